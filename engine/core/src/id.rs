@@ -1,0 +1,166 @@
+//! Identifiers: 16 bytes inside, prefixed and time-sortable outside.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::rng::Rng;
+use crate::time::Timestamp;
+
+/// Crockford's base 32: no I, L, O, U.
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// 128 bits in groups of five.
+const TEXT_LEN: usize = 26;
+
+/// An endpoint's id, `ep_` outside.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointId([u8; 16]);
+
+/// A delivery's id, `dlv_` outside: the same for every attempt, and for the
+/// same source record read twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeliveryId([u8; 16]);
+
+/// Text that is not an id of the kind asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a valid id: expected `{prefix}` and 26 characters of Crockford base 32")]
+pub struct IdError {
+    /// What the text should begin with.
+    pub prefix: &'static str,
+}
+
+impl EndpointId {
+    const PREFIX: &'static str = "ep_";
+
+    /// From its 16 bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its 16 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// A new id: 48 bits of time, then 80 random bits (the ULID layout).
+    pub fn generate(now: Timestamp, rng: &mut Rng) -> Self {
+        Self(time_sortable(now, rng))
+    }
+}
+
+impl DeliveryId {
+    const PREFIX: &'static str = "dlv_";
+
+    /// From its 16 bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its 16 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+/// A new event id, for an event that came without one.
+pub fn generate_event_id(now: Timestamp, rng: &mut Rng) -> String {
+    format!("evt_{}", encode(&time_sortable(now, rng)))
+}
+
+/// An event id from 16 bytes the caller derived.
+pub fn event_id_from(bytes: &[u8; 16]) -> String {
+    format!("evt_{}", encode(bytes))
+}
+
+fn time_sortable(now: Timestamp, rng: &mut Rng) -> [u8; 16] {
+    let random = (u128::from(rng.next_u64()) << 64) | u128::from(rng.next_u64());
+    let id = (u128::from(now.as_millis()) << 80) | (random & ((1 << 80) - 1));
+    id.to_be_bytes()
+}
+
+fn encode(bytes: &[u8; 16]) -> String {
+    let value = u128::from_be_bytes(*bytes);
+    (0..TEXT_LEN)
+        .rev()
+        .map(|group| {
+            let index = (value >> (group * 5)) & 31;
+            char::from(ALPHABET[usize::try_from(index).unwrap_or(0)])
+        })
+        .collect()
+}
+
+fn decode(text: &str) -> Option<[u8; 16]> {
+    if text.len() != TEXT_LEN {
+        return None;
+    }
+    let mut value: u128 = 0;
+    for (place, byte) in text.bytes().enumerate() {
+        let digit = ALPHABET
+            .iter()
+            .position(|&c| c == byte.to_ascii_uppercase())?;
+        // 26 groups of five are 130 bits: the first may use only three.
+        if place == 0 && digit > 7 {
+            return None;
+        }
+        value = (value << 5) | u128::try_from(digit).ok()?;
+    }
+    Some(value.to_be_bytes())
+}
+
+macro_rules! text_form {
+    ($name:ident) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}{}", Self::PREFIX, encode(&self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                text.strip_prefix(Self::PREFIX)
+                    .and_then(decode)
+                    .map(Self)
+                    .ok_or(IdError {
+                        prefix: Self::PREFIX,
+                    })
+            }
+        }
+    };
+}
+text_form!(EndpointId);
+text_form!(DeliveryId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_reads_back_and_sorts_by_time() {
+        let mut rng = Rng::new(1);
+        let early = EndpointId::generate(Timestamp::from_millis(1_000), &mut rng);
+        let late = EndpointId::generate(Timestamp::from_millis(1_001), &mut rng);
+        assert!(early.to_string() < late.to_string());
+        assert_eq!(early.to_string().parse(), Ok(early));
+        assert_eq!(early.to_string().to_lowercase().parse(), Ok(early));
+    }
+
+    #[test]
+    fn foreign_text_is_refused() {
+        for text in [
+            "",
+            "ep_",
+            "dlv_00000000000000000000000000",
+            "ep_0000000000000000000000000U",
+            "ep_80000000000000000000000000",
+        ] {
+            assert!(text.parse::<EndpointId>().is_err(), "{text}");
+        }
+    }
+}

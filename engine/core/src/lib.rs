@@ -1,0 +1,13 @@
+//! The pure heart of Posthaste.
+//!
+//! Everything here is a value or a state machine: inputs go in, outputs come
+//! out, `now` is an argument. No clock, no IO, no randomness of its own, no
+//! runtime. The server does what these machines say; the simulator runs the
+//! same machines under virtual time.
+
+#![warn(missing_docs)]
+
+pub mod id;
+pub mod limits;
+pub mod rng;
+pub mod time;

@@ -1,0 +1,98 @@
+//! Every bound in one file, each with what happens when it is reached.
+
+use std::time::Duration;
+
+/// Longest event body. Longer records become dead letters (`oversize`); the
+/// HTTP ingest answers 413.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most endpoints one event may match. Further ones are refused when they are
+/// created.
+pub const ENDPOINTS_PER_TENANT_MAX: usize = 10_000;
+
+/// Deliveries waiting for one endpoint in memory; past it they go to the lane.
+pub const QUEUE_ITEMS_MAX: usize = 256;
+/// Payload waiting for one endpoint in memory; past it they go to the lane.
+pub const QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// Longest wait in an endpoint's queue; older deliveries go to the lane. Keeps
+/// queues short where work is perishable (Huang et al., OSDI 2022).
+pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// An endpoint may always queue this many, however full its shard is.
+pub const QUEUE_ITEMS_FAIR: usize = 16;
+
+/// Deliveries waiting in one shard, all endpoints together. At the bound the
+/// shard stops taking from its mailbox, or sends to the lane what waits for an
+/// endpoint slower than its arrivals.
+pub const SHARD_QUEUED_MAX: usize = 1_024;
+/// Attempts in flight in one shard. At the bound endpoints take turns.
+pub const SHARD_IN_FLIGHT_MAX: usize = 512;
+/// Bytes of lane and dead-letter records of one shard not yet acknowledged by
+/// the log. At the bound the shard starts no new attempt.
+pub const SHARD_UNACKED_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Deliveries handed to a shard at once.
+pub const MAILBOX_BATCH: usize = 64;
+/// Batches waiting in a shard's mailbox. At the bound ingest stops reading.
+pub const MAILBOX_BATCHES_MAX: usize = 8;
+
+/// Attempts in flight to one endpoint unless it says otherwise.
+pub const IN_FLIGHT_DEFAULT: u32 = 10;
+/// Most attempts in flight to one endpoint, whatever it says.
+pub const IN_FLIGHT_MAX: u32 = 256;
+/// Time to connect, TLS included, unless the endpoint says otherwise.
+pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// Time for a whole attempt unless the endpoint says otherwise
+/// (Standard Webhooks recommends 15 to 30 s).
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
+/// Longest time for a whole attempt.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(30);
+
+/// Plaintext bytes read from a receiver for one response, head and body. Past
+/// it the connection is dropped; a 2xx already seen stays a success.
+pub const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// Response body kept as an excerpt.
+pub const EXCERPT_BYTES_MAX: usize = 1_024;
+/// Time to read a body once the head is known, within the attempt's deadline.
+pub const BODY_TIME_MAX: Duration = Duration::from_secs(2);
+/// Attempts made on one connection before it is closed.
+pub const CONNECTION_ATTEMPTS_MAX: u32 = 1_000;
+/// Age at which a connection is closed, so that DNS changes take effect.
+pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
+/// An idle connection is closed after this.
+pub const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Age at which a delivery is given up, counted from its first attempt.
+pub const DELIVERY_AGE_MAX: Duration = Duration::from_secs(72 * 3_600);
+/// Longest Retry-After that is honoured.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// Offsets one source partition may span between its lowest incomplete and its
+/// newest. At the bound the partition is not read further.
+pub const SOURCE_SPAN_MAX: u64 = 65_536;
+/// A source partition's offsets are committed at least this often while dirty.
+pub const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// … or after this many completions.
+pub const COMMIT_COMPLETIONS_MAX: usize = 5_000;
+/// Characters of commit metadata; Kafka's default bound is 4,096 bytes
+/// (`offset.metadata.max.bytes`).
+pub const COMMIT_METADATA_MAX: usize = 4_000;
+
+/// Facts are written at least this often while there are any.
+pub const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// … or when this many wait.
+pub const PROGRESS_ENTRIES_MAX: usize = 500;
+/// Deliveries of one endpoint an owner hands to its shard at once.
+pub const OWNER_OUTSTANDING_MAX: usize = 64;
+/// Payload an owner keeps in memory for deliveries that wait; past it bodies
+/// are read again from the log.
+pub const OWNER_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+const _: () = {
+    assert!(QUEUE_ITEMS_FAIR <= QUEUE_ITEMS_MAX);
+    assert!(QUEUE_ITEMS_MAX <= SHARD_QUEUED_MAX);
+    assert!(QUEUE_BYTES_MAX >= BODY_BYTES_MAX);
+    assert!(OWNER_OUTSTANDING_MAX <= QUEUE_ITEMS_MAX);
+    assert!(EXCERPT_BYTES_MAX <= RESPONSE_BYTES_MAX);
+    assert!(COMMIT_METADATA_MAX <= 4_096);
+    assert!(TIMEOUT_DEFAULT.as_millis() <= TIMEOUT_MAX.as_millis());
+};
