@@ -4,8 +4,6 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=posthaste/log.proto");
     let files = protox::compile(["posthaste/log.proto"], ["."])?;
-    prost_build::Config::new()
-        .bytes(["."])
-        .compile_fds(files)?;
+    prost_build::Config::new().bytes(["."]).compile_fds(files)?;
     Ok(())
 }

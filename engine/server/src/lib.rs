@@ -1,1 +1,3 @@
-//! Posthaste.
+//! Posthaste, the webhook delivery engine: everything that touches the world.
+
+pub mod log;
