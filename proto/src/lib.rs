@@ -18,6 +18,18 @@ pub use generated::{
     Reason, Secret, progress,
 };
 
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secret({})", self.id)
+    }
+}
+
+impl std::fmt::Debug for Header {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Header({})", self.name)
+    }
+}
+
 /// The first byte of every record's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -7,7 +7,11 @@
 
 #![warn(missing_docs)]
 
+pub mod endpoint;
+pub mod event;
+pub mod filter;
 pub mod id;
 pub mod limits;
+pub mod registry;
 pub mod rng;
 pub mod time;

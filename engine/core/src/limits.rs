@@ -6,6 +6,21 @@ use std::time::Duration;
 /// HTTP ingest answers 413.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
+/// Longest event id (the `webhook-id`).
+pub const EVENT_ID_BYTES_MAX: usize = 256;
+/// Longest event type, and pattern over types.
+pub const EVENT_TYPE_BYTES_MAX: usize = 256;
+/// Longest tenant name.
+pub const TENANT_BYTES_MAX: usize = 128;
+/// Longest URL (security rules of the target parser).
+pub const URL_BYTES_MAX: usize = 2_048;
+/// Patterns one endpoint may list.
+pub const EVENT_TYPES_MAX: usize = 200;
+/// Secrets that may sign for one endpoint at once.
+pub const SECRETS_MAX: usize = 3;
+/// Custom headers of one endpoint, names and values together.
+pub const HEADERS_BYTES_MAX: usize = 8 * 1024;
+
 /// Most endpoints one event may match. Further ones are refused when they are
 /// created.
 pub const ENDPOINTS_PER_TENANT_MAX: usize = 10_000;

@@ -1,0 +1,400 @@
+//! Where events go: a URL with event types, secrets, limits and one status.
+
+use std::fmt;
+use std::time::Duration;
+
+use posthaste_proto as proto;
+use zeroize::Zeroizing;
+
+use crate::event::check_tenant;
+use crate::filter::TypePattern;
+use crate::id::EndpointId;
+use crate::limits::{
+    CONNECT_TIMEOUT_DEFAULT, EVENT_TYPES_MAX, HEADERS_BYTES_MAX, IN_FLIGHT_DEFAULT, IN_FLIGHT_MAX,
+    SECRETS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX,
+};
+use crate::time::Timestamp;
+
+/// The retry policy of an endpoint that names none.
+pub const STANDARD_POLICY: &str = "standard";
+
+/// An endpoint as the registry holds it. Its URL is read by the sender, at
+/// attempt time, so that a backlog follows a changed URL.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Its id.
+    pub id: EndpointId,
+    /// The caller's own name for it; may be empty.
+    pub uid: String,
+    /// Whose endpoint it is.
+    pub tenant: String,
+    /// Where to POST.
+    pub url: String,
+    /// What it is for, in the caller's words.
+    pub description: String,
+    /// What it wants; empty for everything.
+    pub event_types: Vec<TypePattern>,
+    /// Newest first; every one that is live at attempt time signs.
+    pub secrets: Vec<Secret>,
+    /// Sent with every attempt.
+    pub headers: Vec<CustomHeader>,
+    /// Attempts in flight at once.
+    pub max_in_flight: u32,
+    /// Time to connect, TLS included.
+    pub connect_timeout: Duration,
+    /// Time for a whole attempt.
+    pub timeout: Duration,
+    /// Offer HTTP/2 by ALPN.
+    pub http2: bool,
+    /// Takes no deliveries.
+    pub disabled: bool,
+    /// Every delivery goes through the lane.
+    pub owned: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A signing secret and when it is live.
+#[derive(Clone)]
+pub struct Secret {
+    /// Names it without showing it.
+    pub id: String,
+    /// `whsec_…` or `whsk_…`.
+    pub text: Zeroizing<String>,
+    /// Signs from then on.
+    pub not_before: Timestamp,
+    /// Signs until then; `None` for ever.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A header the endpoint asked for. The value may be a credential.
+#[derive(Clone)]
+pub struct CustomHeader {
+    /// Lower-case name.
+    pub name: String,
+    /// Value.
+    pub value: Vec<u8>,
+}
+
+/// What is wrong with an endpoint. Every text names the field and what would
+/// be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{param}: {problem}")]
+pub struct EndpointError {
+    /// The field.
+    pub param: &'static str,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl Secret {
+    /// Whether it signs at `now`.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.not_before <= now && self.expires_at.is_none_or(|end| now < end)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({})", self.id)
+    }
+}
+
+impl fmt::Debug for CustomHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CustomHeader({})", self.name)
+    }
+}
+
+impl Endpoint {
+    /// From its record. Zero in a numeric field means the default.
+    pub fn from_proto(record: proto::Endpoint) -> Result<Self, EndpointError> {
+        let id = <[u8; 16]>::try_from(record.id.as_ref())
+            .map_err(|_| error("id", "expected 16 bytes"))?;
+        let event_types = record
+            .event_types
+            .iter()
+            .map(|text| {
+                text.parse()
+                    .map_err(|e| error("event_types", format!("{e}")))
+            })
+            .collect::<Result<_, _>>()?;
+        let endpoint = Self {
+            id: EndpointId::from_bytes(id),
+            uid: record.uid,
+            tenant: record.tenant,
+            url: record.url,
+            description: record.description,
+            event_types,
+            secrets: record.secrets.into_iter().map(secret_from_proto).collect(),
+            headers: record
+                .headers
+                .into_iter()
+                .map(|header| CustomHeader {
+                    name: header.name.to_ascii_lowercase(),
+                    value: header.value.to_vec(),
+                })
+                .collect(),
+            max_in_flight: or_default(record.max_in_flight, IN_FLIGHT_DEFAULT),
+            connect_timeout: millis_or(record.connect_timeout_ms, CONNECT_TIMEOUT_DEFAULT),
+            timeout: millis_or(record.timeout_ms, TIMEOUT_DEFAULT),
+            http2: record.http2,
+            disabled: record.disabled,
+            owned: record.owned,
+            created_at: Timestamp::from_millis(record.created_at_ms),
+        };
+        if !matches!(record.retry_policy.as_str(), "" | STANDARD_POLICY) {
+            return Err(error(
+                "retry_policy",
+                format!(
+                    "`{}` is unknown: expected `{STANDARD_POLICY}`",
+                    record.retry_policy
+                ),
+            ));
+        }
+        endpoint.check()?;
+        Ok(endpoint)
+    }
+
+    /// As its record.
+    pub fn to_proto(&self) -> proto::Endpoint {
+        let millis = |span: Duration| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+        proto::Endpoint {
+            id: self.id.as_bytes().to_vec().into(),
+            uid: self.uid.clone(),
+            tenant: self.tenant.clone(),
+            url: self.url.clone(),
+            description: self.description.clone(),
+            event_types: self.event_types.iter().map(ToString::to_string).collect(),
+            secrets: self.secrets.iter().map(secret_to_proto).collect(),
+            headers: self
+                .headers
+                .iter()
+                .map(|header| proto::Header {
+                    name: header.name.clone(),
+                    value: header.value.clone().into(),
+                })
+                .collect(),
+            max_in_flight: self.max_in_flight,
+            connect_timeout_ms: millis(self.connect_timeout),
+            timeout_ms: millis(self.timeout),
+            http2: self.http2,
+            retry_policy: STANDARD_POLICY.to_owned(),
+            disabled: self.disabled,
+            created_at_ms: self.created_at.as_millis(),
+            owned: self.owned,
+        }
+    }
+
+    /// Whether it wants events of this type.
+    pub fn wants(&self, event_type: &str) -> bool {
+        self.event_types.is_empty() || self.event_types.iter().any(|p| p.matches(event_type))
+    }
+
+    fn check(&self) -> Result<(), EndpointError> {
+        check_tenant(&self.tenant).map_err(|e| error("tenant", e.to_string()))?;
+        if self.event_types.len() > EVENT_TYPES_MAX {
+            return Err(error(
+                "event_types",
+                format!("at most {EVENT_TYPES_MAX} patterns"),
+            ));
+        }
+        if self.secrets.is_empty() || self.secrets.len() > SECRETS_MAX {
+            return Err(error("secrets", format!("expected 1 to {SECRETS_MAX}")));
+        }
+        if self.max_in_flight == 0 || self.max_in_flight > IN_FLIGHT_MAX {
+            return Err(error(
+                "max_in_flight",
+                format!("expected 1 to {IN_FLIGHT_MAX}"),
+            ));
+        }
+        if self.timeout.is_zero() || self.timeout > TIMEOUT_MAX {
+            let max = TIMEOUT_MAX.as_secs();
+            return Err(error("timeout", format!("expected up to {max}s")));
+        }
+        if self.connect_timeout.is_zero() || self.connect_timeout > self.timeout {
+            return Err(error("connect_timeout", "expected up to `timeout`"));
+        }
+        self.check_headers()
+    }
+
+    fn check_headers(&self) -> Result<(), EndpointError> {
+        let mut bytes = 0;
+        for header in &self.headers {
+            bytes += header.name.len() + header.value.len();
+            if refused_header(&header.name) {
+                return Err(error(
+                    "headers",
+                    format!(
+                        "`{}` cannot be set: Posthaste or the protocol owns it",
+                        header.name
+                    ),
+                ));
+            }
+            let value_ok = header
+                .value
+                .iter()
+                .all(|&b| b == b'\t' || b == b' ' || b.is_ascii_graphic());
+            let name_ok = !header.name.is_empty()
+                && header.name.bytes().all(|b| {
+                    b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_'
+                });
+            if !value_ok || !name_ok {
+                return Err(error(
+                    "headers",
+                    format!(
+                        "`{}`: expected a name of letters, digits, `-` and `_`, and a value of \
+                         visible ASCII",
+                        header.name.escape_default()
+                    ),
+                ));
+            }
+        }
+        if bytes > HEADERS_BYTES_MAX {
+            return Err(error(
+                "headers",
+                format!("at most {HEADERS_BYTES_MAX} bytes in all"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Headers that belong to the protocol, to the signature, or that open a
+/// cloud's metadata service to whoever sets them.
+fn refused_header(name: &str) -> bool {
+    const REFUSED: [&str; 15] = [
+        "host",
+        "content-length",
+        "content-type",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "upgrade",
+        "te",
+        "trailer",
+        "expect",
+        "accept-encoding",
+        "user-agent",
+        "metadata",
+        "metadata-flavor",
+        "x-aliyun-ecs-metadata-token",
+    ];
+    REFUSED.contains(&name) || name.starts_with("proxy-") || name.starts_with("webhook-")
+}
+
+fn secret_from_proto(record: proto::Secret) -> Secret {
+    Secret {
+        id: record.id,
+        text: Zeroizing::new(record.text),
+        not_before: Timestamp::from_millis(record.not_before_ms),
+        expires_at: (record.expires_at_ms > 0)
+            .then(|| Timestamp::from_millis(record.expires_at_ms)),
+    }
+}
+
+fn secret_to_proto(secret: &Secret) -> proto::Secret {
+    proto::Secret {
+        id: secret.id.clone(),
+        text: secret.text.as_str().to_owned(),
+        not_before_ms: secret.not_before.as_millis(),
+        expires_at_ms: secret.expires_at.map_or(0, Timestamp::as_millis),
+    }
+}
+
+fn error(param: &'static str, problem: impl Into<String>) -> EndpointError {
+    EndpointError {
+        param,
+        problem: problem.into(),
+    }
+}
+
+fn or_default(value: u32, default: u32) -> u32 {
+    if value == 0 { default } else { value }
+}
+
+fn millis_or(value: u32, default: Duration) -> Duration {
+    if value == 0 {
+        default
+    } else {
+        Duration::from_millis(value.into())
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn sample(number: u8, tenant: &str, event_types: &[&str]) -> proto::Endpoint {
+    proto::Endpoint {
+        id: vec![number; 16].into(),
+        tenant: tenant.into(),
+        url: format!("https://example.com/{number}"),
+        event_types: event_types.iter().map(ToString::to_string).collect(),
+        secrets: vec![proto::Secret {
+            id: "s1".into(),
+            text: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl Fn(&mut proto::Endpoint)) -> EndpointError {
+        let mut record = sample(1, "acme", &[]);
+        change(&mut record);
+        Endpoint::from_proto(record).expect_err("refused")
+    }
+
+    #[test]
+    fn the_record_reads_back_with_defaults() {
+        let endpoint = Endpoint::from_proto(sample(1, "acme", &["invoice.*"])).unwrap();
+        assert_eq!(endpoint.max_in_flight, IN_FLIGHT_DEFAULT);
+        assert_eq!(endpoint.timeout, TIMEOUT_DEFAULT);
+        assert!(endpoint.wants("invoice.paid") && !endpoint.wants("order.paid"));
+        let again = Endpoint::from_proto(endpoint.to_proto()).unwrap();
+        assert_eq!(again.to_proto(), endpoint.to_proto());
+    }
+
+    #[test]
+    fn each_field_is_refused_by_name() {
+        assert_eq!(refused(|e| e.tenant.clear()).param, "tenant");
+        assert_eq!(refused(|e| e.secrets.clear()).param, "secrets");
+        assert_eq!(refused(|e| e.max_in_flight = 1_000).param, "max_in_flight");
+        assert_eq!(refused(|e| e.timeout_ms = 31_000).param, "timeout");
+        assert_eq!(
+            refused(|e| e.event_types = vec!["a..b".into()]).param,
+            "event_types"
+        );
+        assert_eq!(
+            refused(|e| e.retry_policy = "none".into()).param,
+            "retry_policy"
+        );
+        let header = |name: &str, value: &'static [u8]| proto::Header {
+            name: name.into(),
+            value: bytes::Bytes::from_static(value),
+        };
+        for bad in [
+            header("Host", b"x"),
+            header("webhook-id", b"x"),
+            header("x-a", b"a\r\nb: c"),
+        ] {
+            assert_eq!(refused(|e| e.headers.push(bad.clone())).param, "headers");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let mut record = sample(1, "acme", &[]);
+        record.headers.push(proto::Header {
+            name: "authorization".into(),
+            value: bytes::Bytes::from_static(b"Bearer hunter2"),
+        });
+        let shown = format!("{:?}", Endpoint::from_proto(record).unwrap());
+        assert!(
+            !shown.contains("hunter2") && !shown.contains("MfKQ9r8"),
+            "{shown}"
+        );
+    }
+}

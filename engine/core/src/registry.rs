@@ -1,0 +1,330 @@
+//! Who wants what: the fold of the endpoints table, and the snapshot of it that
+//! ingest and shards read without a lock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use posthaste_proto as proto;
+use posthaste_proto::Record as _;
+
+use crate::endpoint::Endpoint;
+use crate::filter::TypePattern;
+use crate::id::EndpointId;
+
+/// Before an endpoint's id in the table's keys.
+const KEY_PREFIX: &str = "e/";
+
+/// A dense index of an endpoint, fixed for the life of the process: a shard
+/// finds its queue by it. A deleted endpoint's index is not given to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointIx(pub u32);
+
+/// The fold of the endpoints table.
+#[derive(Debug, Default)]
+pub struct Table {
+    slots: Vec<Slot>,
+    by_id: HashMap<EndpointId, EndpointIx>,
+    tenants: BTreeMap<String, Vec<EndpointIx>>,
+    snapshot: Arc<Registry>,
+    changed: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Slot {
+    id: EndpointId,
+    endpoint: Option<Arc<Endpoint>>,
+}
+
+/// The endpoints at one moment. Cheap to share, never changes.
+#[derive(Debug, Default)]
+pub struct Registry {
+    slots: Vec<Slot>,
+    by_id: Arc<HashMap<EndpointId, EndpointIx>>,
+    tenants: HashMap<String, Arc<TenantIndex>>,
+}
+
+#[derive(Debug, Default)]
+struct TenantIndex {
+    exact: HashMap<String, Vec<EndpointIx>>,
+    wild: Vec<(TypePattern, EndpointIx)>,
+    all: Vec<EndpointIx>,
+    members: Vec<EndpointIx>,
+}
+
+/// The table's key of an endpoint.
+pub fn table_key(id: EndpointId) -> Bytes {
+    Bytes::from(format!("{KEY_PREFIX}{id}"))
+}
+
+impl Table {
+    /// Folds one record of the table. An empty value deletes. A record that
+    /// cannot be read is an error and changes nothing: the endpoint keeps its
+    /// last good state.
+    pub fn apply(&mut self, key: &[u8], value: &Bytes) -> Result<(), String> {
+        let Some(id) = endpoint_key(key)? else {
+            return Ok(());
+        };
+        let endpoint = if value.is_empty() {
+            None
+        } else {
+            let record = proto::Endpoint::from_value(value).map_err(|e| e.to_string())?;
+            let endpoint = Endpoint::from_proto(record).map_err(|e| e.to_string())?;
+            if endpoint.id != id {
+                return Err(format!("key names {id}, the record {}", endpoint.id));
+            }
+            Some(Arc::new(endpoint))
+        };
+        self.set(id, endpoint);
+        Ok(())
+    }
+
+    fn set(&mut self, id: EndpointId, endpoint: Option<Arc<Endpoint>>) {
+        let ix = self.index_of(id);
+        let place = usize::try_from(ix.0).unwrap_or(usize::MAX);
+        if let Some(old) = self.slots[place].endpoint.take() {
+            if let Some(members) = self.tenants.get_mut(&old.tenant) {
+                members.retain(|&member| member != ix);
+            }
+            self.changed.push(old.tenant.clone());
+        }
+        if let Some(new) = &endpoint {
+            let members = self.tenants.entry(new.tenant.clone()).or_default();
+            members.push(ix);
+            self.changed.push(new.tenant.clone());
+        }
+        self.slots[place].endpoint = endpoint;
+    }
+
+    fn index_of(&mut self, id: EndpointId) -> EndpointIx {
+        if let Some(&ix) = self.by_id.get(&id) {
+            return ix;
+        }
+        let ix = EndpointIx(u32::try_from(self.slots.len()).expect("fewer than 2^32 endpoints"));
+        self.slots.push(Slot { id, endpoint: None });
+        self.by_id.insert(id, ix);
+        ix
+    }
+
+    /// The endpoints as they are now. Costs what changed plus one pointer an
+    /// endpoint, so fold a whole batch before asking.
+    pub fn snapshot(&mut self) -> Arc<Registry> {
+        if self.changed.is_empty() {
+            return Arc::clone(&self.snapshot);
+        }
+        let mut tenants = self.snapshot.tenants.clone();
+        self.changed.sort();
+        self.changed.dedup();
+        for tenant in self.changed.drain(..) {
+            match self.tenants.get(&tenant) {
+                Some(members) if !members.is_empty() => {
+                    let index = TenantIndex::build(members, &self.slots);
+                    tenants.insert(tenant, Arc::new(index));
+                }
+                _ => {
+                    tenants.remove(&tenant);
+                    self.tenants.remove(&tenant);
+                }
+            }
+        }
+        let by_id = if self.snapshot.by_id.len() == self.by_id.len() {
+            Arc::clone(&self.snapshot.by_id)
+        } else {
+            Arc::new(self.by_id.clone())
+        };
+        self.snapshot = Arc::new(Registry {
+            slots: self.slots.clone(),
+            by_id,
+            tenants,
+        });
+        Arc::clone(&self.snapshot)
+    }
+}
+
+impl TenantIndex {
+    fn build(members: &[EndpointIx], slots: &[Slot]) -> Self {
+        let mut index = Self {
+            members: members.to_vec(),
+            ..Self::default()
+        };
+        for &ix in members {
+            let slot = &slots[usize::try_from(ix.0).unwrap_or(usize::MAX)];
+            let Some(endpoint) = slot.endpoint.as_ref().filter(|e| !e.disabled) else {
+                continue;
+            };
+            if endpoint.event_types.is_empty() {
+                index.all.push(ix);
+            }
+            for pattern in &endpoint.event_types {
+                match pattern {
+                    TypePattern::Exact(text) => {
+                        let listed = index.exact.entry(text.clone()).or_default();
+                        if listed.last() != Some(&ix) {
+                            listed.push(ix);
+                        }
+                    }
+                    TypePattern::Wild(_) => index.wild.push((pattern.clone(), ix)),
+                }
+            }
+        }
+        index
+    }
+}
+
+impl Registry {
+    /// Appends the endpoints that want the event, each once.
+    pub fn matching(&self, tenant: &str, event_type: &str, out: &mut Vec<EndpointIx>) {
+        let Some(index) = self.tenants.get(tenant) else {
+            return;
+        };
+        let start = out.len();
+        out.extend_from_slice(&index.all);
+        if let Some(exact) = index.exact.get(event_type) {
+            out.extend_from_slice(exact);
+        }
+        let before_wild = out.len();
+        for (pattern, ix) in &index.wild {
+            if pattern.matches(event_type) {
+                out.push(*ix);
+            }
+        }
+        // Only several patterns of one endpoint can name it twice.
+        if out.len() > before_wild && out.len() - start > 1 {
+            out[start..].sort_unstable();
+            let mut seen = start;
+            for at in start..out.len() {
+                if at == start || out[at] != out[seen - 1] {
+                    out[seen] = out[at];
+                    seen += 1;
+                }
+            }
+            out.truncate(seen);
+        }
+    }
+
+    /// An endpoint that exists, enabled or not.
+    pub fn endpoint(&self, ix: EndpointIx) -> Option<&Arc<Endpoint>> {
+        let slot = self.slots.get(usize::try_from(ix.0).ok()?)?;
+        slot.endpoint.as_ref()
+    }
+
+    /// The id behind an index, also of a deleted endpoint.
+    pub fn id(&self, ix: EndpointIx) -> Option<EndpointId> {
+        let slot = self.slots.get(usize::try_from(ix.0).ok()?)?;
+        Some(slot.id)
+    }
+
+    /// The index of an id, also of a deleted endpoint.
+    pub fn index(&self, id: EndpointId) -> Option<EndpointIx> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// A tenant's endpoints, oldest first.
+    pub fn of_tenant(&self, tenant: &str) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.tenants
+            .get(tenant)
+            .into_iter()
+            .flat_map(|index| index.members.iter())
+            .filter_map(|&ix| self.endpoint(ix))
+    }
+
+    /// How many endpoints exist.
+    pub fn len(&self) -> usize {
+        self.slots.iter().filter(|s| s.endpoint.is_some()).count()
+    }
+
+    /// Whether no endpoint exists.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// `Ok(None)` for keys of other kinds.
+fn endpoint_key(key: &[u8]) -> Result<Option<EndpointId>, String> {
+    let text = std::str::from_utf8(key).map_err(|_| "key is not UTF-8".to_owned())?;
+    match text.strip_prefix(KEY_PREFIX) {
+        None => Ok(None),
+        Some(id) => id
+            .parse()
+            .map(Some)
+            .map_err(|e| format!("key `{text}`: {e}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::sample;
+
+    fn put(table: &mut Table, record: &proto::Endpoint) {
+        let id = EndpointId::from_bytes(record.id.as_ref().try_into().unwrap());
+        table.apply(&table_key(id), &record.to_value()).unwrap();
+    }
+
+    fn matched(registry: &Registry, tenant: &str, event_type: &str) -> Vec<u32> {
+        let mut out = vec![];
+        registry.matching(tenant, event_type, &mut out);
+        out.iter().map(|ix| ix.0).collect()
+    }
+
+    #[test]
+    fn tenants_and_types_decide_and_nobody_is_named_twice() {
+        let mut table = Table::default();
+        put(
+            &mut table,
+            &sample(
+                1,
+                "acme",
+                &["invoice.*", "*.paid", "invoice.paid", "invoice.paid"],
+            ),
+        );
+        put(&mut table, &sample(2, "acme", &[]));
+        put(&mut table, &sample(3, "other", &["*"]));
+        let registry = table.snapshot();
+        assert_eq!(matched(&registry, "acme", "invoice.paid"), [0, 1]);
+        assert_eq!(matched(&registry, "acme", "order.made"), [1, 0]);
+        assert_eq!(matched(&registry, "acme", "order.lost"), [1]);
+        assert_eq!(matched(&registry, "other", "order.made"), [2]);
+        assert_eq!(matched(&registry, "acm", "order.made"), [] as [u32; 0]);
+    }
+
+    #[test]
+    fn a_deleted_endpoint_keeps_its_index_and_an_old_snapshot_its_view() {
+        let mut table = Table::default();
+        put(&mut table, &sample(1, "acme", &[]));
+        let before = table.snapshot();
+        let id = EndpointId::from_bytes([1; 16]);
+        table.apply(&table_key(id), &Bytes::new()).unwrap();
+        put(&mut table, &sample(2, "acme", &[]));
+        let after = table.snapshot();
+        assert_eq!(matched(&before, "acme", "a"), [0]);
+        assert_eq!(matched(&after, "acme", "a"), [1]);
+        assert_eq!(after.index(id), Some(EndpointIx(0)));
+        assert!(after.endpoint(EndpointIx(0)).is_none());
+        put(&mut table, &sample(1, "other", &[]));
+        assert_eq!(matched(&table.snapshot(), "other", "a"), [0]);
+    }
+
+    #[test]
+    fn a_disabled_endpoint_matches_nothing_but_is_listed() {
+        let mut table = Table::default();
+        let mut record = sample(1, "acme", &[]);
+        record.disabled = true;
+        put(&mut table, &record);
+        let registry = table.snapshot();
+        assert!(matched(&registry, "acme", "a").is_empty());
+        assert_eq!(registry.of_tenant("acme").count(), 1);
+    }
+
+    #[test]
+    fn a_broken_record_changes_nothing() {
+        let mut table = Table::default();
+        put(&mut table, &sample(1, "acme", &[]));
+        let id = EndpointId::from_bytes([1; 16]);
+        let broken = Bytes::from_static(&[1, 0xff]);
+        assert!(table.apply(&table_key(id), &broken).is_err());
+        assert!(table.apply(b"e/nonsense", &broken).is_err());
+        assert_eq!(table.apply(b"g/other kind", &broken), Ok(()));
+        assert_eq!(matched(&table.snapshot(), "acme", "a"), [0]);
+    }
+}
