@@ -10,4 +10,5 @@
 pub mod id;
 pub mod limits;
 pub mod rng;
+pub mod signature;
 pub mod time;
