@@ -11,4 +11,6 @@ pub mod id;
 pub mod limits;
 pub mod rng;
 pub mod signature;
+pub mod target;
 pub mod time;
+pub mod wall;
