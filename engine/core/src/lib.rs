@@ -14,4 +14,7 @@ pub mod id;
 pub mod limits;
 pub mod registry;
 pub mod rng;
+pub mod signature;
+pub mod target;
 pub mod time;
+pub mod wall;

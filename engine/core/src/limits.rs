@@ -76,6 +76,18 @@ pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
 /// An idle connection is closed after this.
 pub const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(60);
 
+/// Longest endpoint URL; longer ones are refused when the endpoint is written.
+pub const URL_BYTES_MAX: usize = 2_048;
+
+/// Keys one endpoint signs with at once, newest first; older ones fall away.
+pub const SIGNING_KEYS_MAX: usize = 3;
+/// Signatures of one version read from a received header; later ones are not
+/// looked at, so that a long header costs a bounded number of verifications.
+pub const SIGNATURES_READ_MAX: usize = 16;
+/// How far a received timestamp may lie from the receiver's clock, either way
+/// (Standard Webhooks reference libraries); further off is refused.
+pub const SIGNATURE_TOLERANCE: Duration = Duration::from_secs(300);
+
 /// Age at which a delivery is given up, counted from its first attempt.
 pub const DELIVERY_AGE_MAX: Duration = Duration::from_secs(72 * 3_600);
 /// Longest Retry-After that is honoured.
@@ -109,5 +121,6 @@ const _: () = {
     assert!(OWNER_OUTSTANDING_MAX <= QUEUE_ITEMS_MAX);
     assert!(EXCERPT_BYTES_MAX <= RESPONSE_BYTES_MAX);
     assert!(COMMIT_METADATA_MAX <= 4_096);
+    assert!(SIGNING_KEYS_MAX <= SIGNATURES_READ_MAX);
     assert!(TIMEOUT_DEFAULT.as_millis() <= TIMEOUT_MAX.as_millis());
 };
