@@ -5,11 +5,6 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
-#[expect(
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    reason = "generated code brings its own attributes"
-)]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/posthaste.log.rs"));
 }

@@ -93,6 +93,12 @@ pub const DELIVERY_AGE_MAX: Duration = Duration::from_secs(72 * 3_600);
 /// Longest Retry-After that is honoured.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3_600);
 
+/// Dead letters of unreadable records being written. At the bound ingest stops
+/// routing.
+pub const BURIALS_MAX: usize = 256;
+/// Bytes of an unreadable record kept in its dead letter.
+pub const DEAD_RECORD_BYTES_MAX: usize = 256 * 1024;
+
 /// Offsets one source partition may span between its lowest incomplete and its
 /// newest. At the bound the partition is not read further.
 pub const SOURCE_SPAN_MAX: u64 = 65_536;

@@ -270,14 +270,14 @@ mod tests {
     #[test]
     fn tenants_and_types_decide_and_nobody_is_named_twice() {
         let mut table = Table::default();
-        put(
-            &mut table,
-            &sample(
-                1,
-                "acme",
-                &["invoice.*", "*.paid", "invoice.paid", "invoice.paid"],
-            ),
-        );
+        let types = [
+            "invoice.*",
+            "*.paid",
+            "invoice.paid",
+            "order.made",
+            "order.made",
+        ];
+        put(&mut table, &sample(1, "acme", &types));
         put(&mut table, &sample(2, "acme", &[]));
         put(&mut table, &sample(3, "other", &["*"]));
         let registry = table.snapshot();

@@ -9,6 +9,7 @@
 //! partitioners, automatic commits.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -280,7 +281,7 @@ pub enum Cleanup {
     /// By age alone; a cap by size would delete what is still needed.
     Delete {
         /// Age at which records may go.
-        retention: std::time::Duration,
+        retention: Duration,
     },
     /// The newest value of each key stays for ever.
     Compact,
@@ -373,6 +374,27 @@ pub trait GroupConsumer: Send {
         metadata: String,
     ) -> BoxFuture<'static, Result<(), CommitError>>;
 }
+
+/// Appends one record again and again until it is durable. Backs off up to 5 s;
+/// a record the log refuses for good is logged each time, never dropped.
+pub async fn append_until_durable(log: &dyn Log, record: NewRecord, first_wait: Duration) -> Offset {
+    let mut wait = first_wait;
+    loop {
+        let result = log.append(vec![record.clone()]).await.pop();
+        match result {
+            Some(Ok(offset)) => return offset,
+            Some(Err(error)) => {
+                tracing::error!(to = %record.to, %error, "append failed, trying again in {wait:?}");
+            }
+            None => tracing::error!(to = %record.to, "append gave no answer, trying again"),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(APPEND_WAIT_MAX);
+    }
+}
+
+/// Longest pause between two tries to append.
+pub const APPEND_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Credit each assignment begins with, in bytes.
 pub const CREDIT_BYTES: usize = 2 * 1024 * 1024;

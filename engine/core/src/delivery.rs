@@ -1,0 +1,202 @@
+//! A delivery: the duty to bring one event to one endpoint, and the ticket it
+//! carries until it is settled.
+
+use bytestring::ByteString;
+use posthaste_proto as proto;
+
+use crate::event::{Event, JSON, Origin};
+use crate::id::{DeliveryId, EndpointId};
+use crate::limits::DELIVERY_AGE_MAX;
+use crate::outcome::Outcome;
+use crate::registry::EndpointIx;
+use crate::time::Timestamp;
+
+/// The duty to bring one event to one endpoint.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What to bring.
+    pub event: Event,
+    /// Where.
+    pub endpoint: EndpointIx,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// What waits for it to settle.
+    pub ticket: Ticket,
+}
+
+/// The claim on a position of the log that a delivery carries until it is
+/// settled. It cannot be copied: whoever holds it owes it.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a ticket that is dropped keeps its position from ever being committed"]
+pub struct Ticket {
+    /// Who is owed.
+    pub room: Room,
+    /// The room's own index of the partition.
+    pub slot: u32,
+    /// The assignment the position belongs to.
+    pub epoch: u64,
+    /// The position.
+    pub offset: u64,
+}
+
+/// Where a delivery came from, hence who hears what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// From a source partition: first attempts.
+    Ingest,
+    /// From a lane partition: everything after.
+    Owner,
+}
+
+/// What an owner hears of a delivery it handed out.
+#[derive(Debug)]
+pub struct Report {
+    /// The ticket, given back.
+    pub ticket: Ticket,
+    /// What came of it.
+    pub end: ReportEnd,
+}
+
+/// What came of a delivery an owner handed out.
+#[derive(Debug)]
+pub enum ReportEnd {
+    /// An attempt was made.
+    Attempted(Outcome),
+    /// No attempt was made: there was no room, or the process stops.
+    Bounced,
+    /// The endpoint is gone or disabled.
+    Cancelled,
+}
+
+/// The id of the delivery of one source record to one endpoint: the same
+/// however often the record is read, so that a second copy can be told.
+/// `generation` is empty, or a replay job's id.
+pub fn delivery_id(origin: &Origin, endpoint: EndpointId, generation: &[u8]) -> DeliveryId {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(origin.topic.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(&origin.partition.to_be_bytes());
+    hasher.update(&origin.offset.to_be_bytes());
+    hasher.update(endpoint.as_bytes());
+    hasher.update(generation);
+    let mut id = [0; 16];
+    hasher.finalize_xof().fill(&mut id);
+    DeliveryId::from_bytes(id)
+}
+
+/// What a lane record says beside the event.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    /// Why it is in the lane.
+    pub reason: proto::Reason,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// When the first attempt was made, or would have been.
+    pub first_at: Timestamp,
+    /// Next attempt; `None` as soon as the endpoint takes it.
+    pub due: Option<Timestamp>,
+}
+
+/// The lane record of a delivery. Its deadline is fixed here, once.
+pub fn lane_record(
+    event: &Event,
+    endpoint: EndpointId,
+    waiting: Waiting,
+    last: Option<&Outcome>,
+) -> proto::Deliver {
+    proto::Deliver {
+        delivery_id: delivery_id(&event.origin, endpoint, &[]).as_bytes().to_vec().into(),
+        endpoint_id: endpoint.as_bytes().to_vec().into(),
+        tenant: event.tenant.to_string(),
+        event_id: event.id.to_string(),
+        event_type: event.event_type.to_string(),
+        origin: Some(origin_record(&event.origin)),
+        generation: bytes::Bytes::new(),
+        attempt: waiting.attempts,
+        first_at_ms: waiting.first_at.as_millis(),
+        deadline_ms: waiting.first_at.after(DELIVERY_AGE_MAX).as_millis(),
+        due_ms: waiting.due.map_or(0, Timestamp::as_millis),
+        reason: waiting.reason.into(),
+        last_status: last.and_then(|o| o.status).map_or(0, u32::from),
+        last_cause: last
+            .and_then(|o| o.cause)
+            .map_or_else(String::new, |cause| cause.code().to_owned()),
+        content_type: if event.content_type == JSON {
+            String::new()
+        } else {
+            event.content_type.to_string()
+        },
+        body: event.body.clone(),
+    }
+}
+
+/// An origin as a record carries it.
+pub fn origin_record(origin: &Origin) -> proto::Origin {
+    proto::Origin {
+        topic: origin.topic.to_string(),
+        partition: origin.partition,
+        offset: origin.offset,
+        timestamp_ms: origin.timestamp.as_millis(),
+    }
+}
+
+/// The event a lane record carries.
+pub fn event_of(record: &proto::Deliver) -> Event {
+    let origin = record.origin.clone().unwrap_or_default();
+    Event {
+        id: ByteString::from(record.event_id.as_str()),
+        tenant: ByteString::from(record.tenant.as_str()),
+        event_type: ByteString::from(record.event_type.as_str()),
+        content_type: if record.content_type.is_empty() {
+            JSON
+        } else {
+            ByteString::from(record.content_type.as_str())
+        },
+        body: record.body.clone(),
+        origin: Origin {
+            topic: ByteString::from(origin.topic),
+            partition: origin.partition,
+            offset: origin.offset,
+            timestamp: Timestamp::from_millis(origin.timestamp_ms),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::sample;
+
+    #[test]
+    fn the_id_depends_on_position_endpoint_and_generation_alone() {
+        let event = sample("a", "acme", "t");
+        let one = EndpointId::from_bytes([1; 16]);
+        let two = EndpointId::from_bytes([2; 16]);
+        let id = delivery_id(&event.origin, one, &[]);
+        assert_eq!(id, delivery_id(&sample("b", "acme", "u").origin, one, &[]));
+        assert_ne!(id, delivery_id(&event.origin, two, &[]));
+        assert_ne!(id, delivery_id(&event.origin, one, b"job"));
+        let mut elsewhere = event.origin.clone();
+        elsewhere.offset += 1;
+        assert_ne!(id, delivery_id(&elsewhere, one, &[]));
+    }
+
+    #[test]
+    fn an_event_reads_back_from_its_lane_record() {
+        let mut event = sample("a", "acme", "t");
+        event.content_type = "text/plain".into();
+        event.body = vec![0xff, 0x00].into();
+        let waiting = Waiting {
+            reason: proto::Reason::Retry,
+            attempts: 1,
+            first_at: Timestamp::from_millis(10),
+            due: None,
+        };
+        let record = lane_record(&event, EndpointId::from_bytes([1; 16]), waiting, None);
+        let again = event_of(&record);
+        assert_eq!((&again.id, &again.body), (&event.id, &event.body));
+        assert_eq!(again.content_type, event.content_type);
+        assert_eq!(again.origin, event.origin);
+        assert_eq!(record.deadline_ms, 10 + 72 * 3_600_000);
+    }
+}

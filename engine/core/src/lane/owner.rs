@@ -1,0 +1,336 @@
+//! The owner of one lane partition: makes what is owed happen.
+//!
+//! Nothing is attempted before the owner has read its own claim: by then it has
+//! folded every fact of its predecessors. What it handed out stands in an
+//! overlay until the fact about it is read back, so that nothing is handed out
+//! twice.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use posthaste_proto as proto;
+use posthaste_proto::RecordError;
+use proto::progress::{Entry, Kind};
+
+use super::fold::{Change, Fact, Fold, Owed};
+use crate::delivery::ReportEnd;
+use crate::id::EndpointId;
+use crate::limits::{OWNER_OUTSTANDING_MAX, PROGRESS_ENTRIES_MAX};
+use crate::outcome::{Outcome, Verdict};
+use crate::retry::{Decision, GiveUpCause, Policy};
+use crate::rng::Rng;
+use crate::time::Timestamp;
+use crate::timers::Timers;
+
+/// How long a delivery waits after its shard had no room for it.
+const BOUNCE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What an owner wants done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Hand the delivery of the record at this offset to its shard.
+    Dispatch {
+        /// Of the `Deliver` record.
+        offset: u64,
+        /// What is owed.
+        owed: Owed,
+    },
+    /// Append the dead letter of the record at this offset; when the log has
+    /// acknowledged it, call [`Owner::buried`].
+    Bury {
+        /// Of the `Deliver` record.
+        offset: u64,
+        /// Attempts made.
+        attempts: u32,
+        /// Why it is given up.
+        cause: GiveUpCause,
+        /// The last attempt.
+        last: Option<Outcome>,
+    },
+}
+
+/// What became of a delivery this owner handed out, as far as it knows and the
+/// fold does not yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Overlay {
+    /// With its shard, in its endpoint's line.
+    Out(EndpointId),
+    /// The fact is written or about to be.
+    Told,
+    /// The dead letter is being written.
+    Burying,
+}
+
+/// One endpoint's turn: what is due, and how much of it is out.
+#[derive(Debug, Default)]
+struct Line {
+    due: VecDeque<u64>,
+    out: usize,
+}
+
+/// The state of one owned partition.
+#[derive(Debug)]
+pub struct Owner {
+    fold: Fold,
+    claimed: Option<u64>,
+    ready: bool,
+    timers: Timers<u64>,
+    lines: BTreeMap<EndpointId, Line>,
+    overlay: BTreeMap<u64, Overlay>,
+    facts: Vec<Entry>,
+    policy: Policy,
+    rng: Rng,
+    draining: bool,
+}
+
+impl Owner {
+    /// An owner that folds from `position` on.
+    pub fn new(position: u64, policy: Policy, rng: Rng) -> Self {
+        Self {
+            fold: Fold::new(position),
+            claimed: None,
+            ready: false,
+            timers: Timers::default(),
+            lines: BTreeMap::new(),
+            overlay: BTreeMap::new(),
+            facts: Vec::new(),
+            policy,
+            rng,
+            draining: false,
+        }
+    }
+
+    /// The claim was appended at `offset`, which is the owner epoch.
+    pub fn claimed(&mut self, offset: u64) {
+        self.claimed = Some(offset);
+        self.ready |= self.fold.next() > offset;
+    }
+
+    /// Folds the record at `offset`.
+    pub fn record(&mut self, offset: u64, value: &Bytes) -> Result<Change, RecordError> {
+        let change = self.fold.apply(offset, value)?;
+        match &change {
+            Change::Owed(owed) => self.timers.insert(owed.due, offset),
+            Change::Facts(facts) => facts.iter().for_each(|fact| self.learned(fact)),
+            Change::Claim => self.ready |= self.claimed.is_some_and(|claim| offset >= claim),
+            Change::Duplicate | Change::Nothing => {}
+        }
+        Ok(change)
+    }
+
+    /// The position moved without records.
+    pub fn skip_to(&mut self, next: u64) {
+        self.fold.skip_to(next);
+        self.ready |= self.claimed.is_some_and(|claim| next > claim);
+    }
+
+    fn learned(&mut self, fact: &Fact) {
+        match *fact {
+            Fact::Settled(offset) => {
+                self.forget_told(offset);
+            }
+            Fact::Retry(offset, owed) => {
+                self.forget_told(offset);
+                self.timers.insert(owed.due, offset);
+            }
+            // Another owner knew more: our own fact about it came to nothing,
+            // and the fold's timer stands.
+            Fact::Absorbed(offset) => {
+                if self.forget_told(offset)
+                    && let Some(owed) = self.fold.owed(offset)
+                {
+                    self.timers.insert(owed.due, offset);
+                }
+            }
+        }
+    }
+
+    fn forget_told(&mut self, offset: u64) -> bool {
+        let told = self.overlay.get(&offset) == Some(&Overlay::Told);
+        if told {
+            self.overlay.remove(&offset);
+        }
+        told
+    }
+
+    /// Hands out what is due.
+    pub fn tick(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if !self.ready || self.draining {
+            return;
+        }
+        while let Some(offset) = self.timers.pop_due(now) {
+            let Some(owed) = self.fold.owed(offset).copied() else {
+                continue;
+            };
+            if owed.due > now || self.overlay.contains_key(&offset) {
+                continue;
+            }
+            let line = self.lines.entry(owed.endpoint).or_default();
+            line.due.push_back(offset);
+            self.hand_out(owed.endpoint, now, actions);
+        }
+    }
+
+    fn hand_out(&mut self, endpoint: EndpointId, now: Timestamp, actions: &mut Vec<Action>) {
+        let Some(mut line) = self.lines.remove(&endpoint) else {
+            return;
+        };
+        while !self.draining && line.out < OWNER_OUTSTANDING_MAX {
+            let Some(offset) = line.due.pop_front() else {
+                break;
+            };
+            let Some(owed) = self.fold.owed(offset).copied() else {
+                continue;
+            };
+            // A timer can stand twice for one delivery; the overlay knows.
+            if self.overlay.contains_key(&offset) {
+                continue;
+            }
+            if now >= owed.deadline {
+                self.overlay.insert(offset, Overlay::Burying);
+                actions.push(Action::Bury {
+                    offset,
+                    attempts: owed.attempts,
+                    cause: GiveUpCause::Expired,
+                    last: None,
+                });
+                continue;
+            }
+            line.out += 1;
+            self.overlay.insert(offset, Overlay::Out(endpoint));
+            actions.push(Action::Dispatch { offset, owed });
+        }
+        if line.out > 0 || !line.due.is_empty() {
+            self.lines.insert(endpoint, line);
+        }
+    }
+
+    /// A delivery that was handed out came back.
+    pub fn report(
+        &mut self,
+        offset: u64,
+        end: ReportEnd,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(&Overlay::Out(endpoint)) = self.overlay.get(&offset) else {
+            return;
+        };
+        self.overlay.remove(&offset);
+        if let Some(line) = self.lines.get_mut(&endpoint) {
+            line.out -= 1;
+        }
+        // Otherwise another owner settled it meanwhile.
+        if let Some(owed) = self.fold.owed(offset).copied() {
+            match end {
+                ReportEnd::Bounced => self.timers.insert(now.after(BOUNCE_WAIT), offset),
+                ReportEnd::Cancelled => self.tell(Kind::Cancelled, offset, owed.attempts, None),
+                ReportEnd::Attempted(outcome) => {
+                    self.attempted(offset, owed, outcome, now, actions);
+                }
+            }
+        }
+        self.hand_out(endpoint, now, actions);
+    }
+
+    fn attempted(
+        &mut self,
+        offset: u64,
+        owed: Owed,
+        outcome: Outcome,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        let attempts = owed.attempts + 1;
+        if outcome.verdict == Verdict::Delivered {
+            self.tell(Kind::Done, offset, attempts, None);
+            return;
+        }
+        let decision = self
+            .policy
+            .decide(attempts, &outcome, now, owed.deadline, &mut self.rng);
+        match decision {
+            Decision::RetryAt(due) => self.tell(Kind::Retry, offset, attempts, Some(due)),
+            Decision::GiveUp(cause) => {
+                self.overlay.insert(offset, Overlay::Burying);
+                actions.push(Action::Bury {
+                    offset,
+                    attempts,
+                    cause,
+                    last: Some(outcome),
+                });
+            }
+        }
+    }
+
+    /// The dead letter of this offset is in the log.
+    pub fn buried(&mut self, offset: u64) {
+        if self.overlay.get(&offset) == Some(&Overlay::Burying) {
+            self.tell(Kind::Dead, offset, 0, None);
+        }
+    }
+
+    fn tell(&mut self, kind: Kind, offset: u64, attempts: u32, due: Option<Timestamp>) {
+        self.overlay.insert(offset, Overlay::Told);
+        self.facts.push(Entry {
+            kind: kind.into(),
+            offset,
+            attempt: attempts,
+            due_ms: due.map_or(0, Timestamp::as_millis),
+        });
+    }
+
+    /// Facts to append now, at most [`PROGRESS_ENTRIES_MAX`]; `None` when there
+    /// are none.
+    pub fn take_facts(&mut self) -> Option<proto::Progress> {
+        if self.facts.is_empty() {
+            return None;
+        }
+        let count = self.facts.len().min(PROGRESS_ENTRIES_MAX);
+        Some(proto::Progress {
+            owner_epoch: self.claimed.unwrap_or(0),
+            entries: self.facts.drain(..count).collect(),
+        })
+    }
+
+    /// Facts that wait to be appended.
+    pub fn facts_waiting(&self) -> usize {
+        self.facts.len()
+    }
+
+    /// Hands nothing out from here on.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether nothing is out and nothing waits to be told.
+    pub fn is_drained(&self) -> bool {
+        self.facts.is_empty()
+            && !self
+                .overlay
+                .values()
+                .any(|state| matches!(state, Overlay::Out(_) | Overlay::Burying))
+    }
+
+    /// When [`tick`](Self::tick) has something to do next.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        if self.ready && !self.draining {
+            self.timers.next_due()
+        } else {
+            None
+        }
+    }
+
+    /// The state.
+    pub fn fold(&self) -> &Fold {
+        &self.fold
+    }
+
+    /// Whether the own claim was read: attempts may start.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+}
+
+#[cfg(test)]
+mod tests;

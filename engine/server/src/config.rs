@@ -1,0 +1,525 @@
+//! The configuration file, and what contradicts itself in it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytestring::ByteString;
+use posthaste_core::limits::DELIVERY_AGE_MAX;
+use posthaste_core::time::Timestamp;
+use serde::Deserialize;
+
+use crate::log::{Cleanup, Start, TopicSpec};
+
+/// Everything `posthaste serve` can be told. The defaults run on the embedded
+/// log with nothing set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the log is: `embedded:DIR` or `kafka://HOST:PORT[,HOST:PORT…]`.
+    pub log: LogUrl,
+    /// Names this instance in the log; defaults to the host's name and port.
+    pub instance_id: String,
+    /// Shards, each a thread; 0 for one a core.
+    pub shards: usize,
+    /// Our own topics.
+    pub topics: Topics,
+    /// Where events come from.
+    pub ingest: IngestConfig,
+    /// Where they may go.
+    pub egress: EgressConfig,
+    /// The API's listener.
+    pub http: HttpConfig,
+    /// Which attempts are recorded.
+    pub audit: AuditLevel,
+    /// Longest time to finish on SIGTERM.
+    #[serde(deserialize_with = "duration")]
+    pub drain_deadline: Duration,
+    /// Kafka's settings; only with `log = "kafka://…"`.
+    pub kafka: KafkaConfig,
+}
+
+/// Which log.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum LogUrl {
+    /// SQLite in a folder.
+    Embedded(PathBuf),
+    /// Kafka's bootstrap servers, comma-separated.
+    Kafka(String),
+}
+
+/// Our own topics.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Topics {
+    /// Before the names of all of them.
+    pub prefix: String,
+    /// Partitions of the lane: fixed for the life of the topic.
+    pub lane_partitions: u32,
+    /// Partitions of a source topic that Posthaste makes itself.
+    pub source_partitions: u32,
+    /// Replicas of topics Posthaste makes; 0 for as many as there are brokers,
+    /// at most 3.
+    pub replication: u16,
+}
+
+/// Where events come from and how they are read.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IngestConfig {
+    /// Source topics.
+    pub topics: Vec<String>,
+    /// Where the first start begins.
+    pub start: StartConfig,
+    /// The tenant of events that name none.
+    pub default_tenant: Option<String>,
+    /// Names of Kafka headers.
+    pub headers: HeaderNames,
+    /// JSON pointers into an envelope.
+    pub envelope: EnvelopePointers,
+}
+
+/// Names of the headers that route an event.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeaderNames {
+    /// The event's type.
+    pub event_type: String,
+    /// Its id.
+    pub id: String,
+    /// Its tenant.
+    pub tenant: String,
+}
+
+/// Where an envelope holds what routes an event (RFC 6901).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnvelopePointers {
+    /// The event's type.
+    pub event_type: String,
+    /// Its id.
+    pub id: String,
+    /// Its tenant.
+    pub tenant: String,
+    /// The body to deliver; empty for the whole envelope.
+    pub data: String,
+}
+
+/// Where the first start begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct StartConfig(pub Start);
+
+/// Where deliveries may go.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EgressConfig {
+    /// Allow `http://` endpoints.
+    pub allow_http: bool,
+    /// Allow names without a public suffix, such as `localhost`.
+    pub allow_private_names: bool,
+    /// Addresses that are reachable although they are not public.
+    pub allow: Vec<String>,
+    /// Addresses that are not reachable although they are public.
+    pub deny: Vec<String>,
+    /// Further trusted certificate authorities, PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The API's listener.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Address and port.
+    pub listen: std::net::SocketAddr,
+}
+
+/// Which attempts are recorded in the attempts topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuditLevel {
+    /// Every one.
+    All,
+    /// Those that failed.
+    Failures,
+    /// None.
+    None,
+}
+
+/// Kafka's settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaConfig {
+    /// Time after which a silent member loses its partitions.
+    #[serde(deserialize_with = "duration")]
+    pub session_timeout: Duration,
+    /// Static membership: a stable name of this instance.
+    pub group_instance_id: Option<String>,
+    /// librdkafka settings, such as `"sasl.mechanism"`.
+    pub settings: std::collections::BTreeMap<String, String>,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or holds an unknown key or a value of the wrong kind.
+    #[error("{path}: {detail}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Line, key and what would be right.
+        detail: String,
+    },
+    /// A value does not fit, alone or beside another.
+    #[error("{key}: {problem}")]
+    Invalid {
+        /// The key.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            log: LogUrl::Embedded(PathBuf::from("posthaste-data")),
+            instance_id: String::new(),
+            shards: 0,
+            topics: Topics::default(),
+            ingest: IngestConfig::default(),
+            egress: EgressConfig::default(),
+            http: HttpConfig::default(),
+            audit: AuditLevel::All,
+            drain_deadline: Duration::from_secs(25),
+            kafka: KafkaConfig::default(),
+        }
+    }
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self {
+            prefix: "posthaste".to_owned(),
+            lane_partitions: 64,
+            source_partitions: 8,
+            replication: 0,
+        }
+    }
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        Self {
+            topics: vec!["events".to_owned()],
+            start: StartConfig(Start::Unset),
+            default_tenant: None,
+            headers: HeaderNames::default(),
+            envelope: EnvelopePointers::default(),
+        }
+    }
+}
+
+impl Default for HeaderNames {
+    fn default() -> Self {
+        Self {
+            event_type: "webhook-type".to_owned(),
+            id: "webhook-id".to_owned(),
+            tenant: "webhook-tenant".to_owned(),
+        }
+    }
+}
+
+impl Default for EnvelopePointers {
+    fn default() -> Self {
+        Self {
+            event_type: "/type".to_owned(),
+            id: "/id".to_owned(),
+            tenant: "/tenant".to_owned(),
+            data: "/data".to_owned(),
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: std::net::SocketAddr::from(([127, 0, 0, 1], 8400)),
+        }
+    }
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        Self {
+            session_timeout: Duration::from_secs(15),
+            group_instance_id: None,
+            settings: std::collections::BTreeMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        let config = Self::parse(&text).map_err(|error| match error {
+            ConfigError::Malformed { detail, .. } => ConfigError::Malformed {
+                path: path.to_owned(),
+                detail,
+            },
+            other => other,
+        })?;
+        Ok(config)
+    }
+
+    /// Reads and checks the text of a file.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Malformed {
+            path: PathBuf::from("configuration"),
+            detail: error.to_string(),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let invalid = |key, problem: &str| {
+            Err(ConfigError::Invalid {
+                key,
+                problem: problem.to_owned(),
+            })
+        };
+        if self.ingest.topics.is_empty() {
+            return invalid("ingest.topics", "expected at least one topic");
+        }
+        if self.topics.lane_partitions == 0 || self.topics.source_partitions == 0 {
+            return invalid("topics", "partition counts begin at 1");
+        }
+        if self.drain_deadline.is_zero() {
+            return invalid("drain_deadline", "expected a time such as \"25s\"");
+        }
+        if matches!(self.log, LogUrl::Embedded(_)) && !self.kafka.settings.is_empty() {
+            return invalid("kafka.settings", "has no effect on the embedded log; set `log`");
+        }
+        if !self.http.listen.ip().is_loopback() {
+            return invalid(
+                "http.listen",
+                "expected a loopback address: the API has no authentication yet; put a proxy \
+                 that authenticates in front of it",
+            );
+        }
+        Ok(())
+    }
+
+    /// How many shards to run.
+    pub fn shard_count(&self) -> usize {
+        match self.shards {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        }
+    }
+}
+
+impl Topics {
+    /// The endpoints table.
+    pub fn endpoints(&self) -> ByteString {
+        self.name("endpoints")
+    }
+
+    /// The lane.
+    pub fn lane(&self) -> ByteString {
+        self.name("lane")
+    }
+
+    /// Attempts, for people to look at.
+    pub fn attempts(&self) -> ByteString {
+        self.name("attempts")
+    }
+
+    /// Dead letters.
+    pub fn dead(&self) -> ByteString {
+        self.name("dead")
+    }
+
+    fn name(&self, topic: &str) -> ByteString {
+        ByteString::from(format!("{}.{topic}", self.prefix))
+    }
+
+    /// What our own topics must be.
+    pub fn specs(&self) -> Vec<TopicSpec> {
+        const DAY: Duration = Duration::from_secs(24 * 3_600);
+        let spec = |name, partitions, cleanup| TopicSpec {
+            name,
+            partitions,
+            cleanup,
+            record_bytes_max: 2 * 1024 * 1024,
+        };
+        let keep = |retention| Cleanup::Delete { retention };
+        vec![
+            spec(self.endpoints(), 1, Cleanup::Compact),
+            spec(self.lane(), self.lane_partitions, keep(DELIVERY_AGE_MAX + DAY)),
+            spec(self.attempts(), self.lane_partitions, keep(7 * DAY)),
+            spec(self.dead(), 16, keep(30 * DAY)),
+        ]
+    }
+
+    /// What a source topic is when Posthaste makes it.
+    pub fn source_spec(&self, name: &str) -> TopicSpec {
+        TopicSpec {
+            name: ByteString::from(name),
+            partitions: self.source_partitions,
+            cleanup: Cleanup::Delete {
+                retention: Duration::from_secs(7 * 24 * 3_600),
+            },
+            record_bytes_max: 2 * 1024 * 1024,
+        }
+    }
+}
+
+impl TryFrom<String> for LogUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if let Some(servers) = text.strip_prefix("kafka://")
+            && !servers.is_empty()
+        {
+            return Ok(Self::Kafka(servers.to_owned()));
+        }
+        match text.strip_prefix("embedded:") {
+            Some(dir) if !dir.is_empty() => Ok(Self::Embedded(PathBuf::from(dir))),
+            _ => Err(format!(
+                "`{text}`: expected `embedded:DIR` or `kafka://HOST:PORT[,HOST:PORT...]`"
+            )),
+        }
+    }
+}
+
+impl TryFrom<String> for StartConfig {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "earliest" => Ok(Self(Start::Earliest)),
+            "latest" => Ok(Self(Start::Latest)),
+            _ => parse_rfc3339(&text)
+                .map(|time| Self(Start::At(time)))
+                .ok_or_else(|| {
+                    format!(
+                        "`{text}`: expected \"earliest\", \"latest\" or a time such as \
+                         \"2026-01-31T08:00:00Z\""
+                    )
+                }),
+        }
+    }
+}
+
+/// A UTC time in RFC 3339 form.
+fn parse_rfc3339(text: &str) -> Option<Timestamp> {
+    let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
+    let mut date = date.splitn(3, '-').map(str::parse::<i64>);
+    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
+    let mut clock = clock.splitn(3, ':');
+    let hour: i64 = clock.next()?.parse().ok()?;
+    let minute: i64 = clock.next()?.parse().ok()?;
+    let second: f64 = clock.next()?.parse().ok()?;
+    let in_range = (1970..=9999).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && (0..24).contains(&hour)
+        && (0..60).contains(&minute)
+        && (0.0..61.0).contains(&second);
+    if !in_range {
+        return None;
+    }
+    let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60;
+    let seconds = u64::try_from(seconds).ok()?;
+    let fraction = Duration::try_from_secs_f64(second).ok()?;
+    Some(Timestamp::from_millis(seconds * 1_000).after(fraction))
+}
+
+/// Days since 1970-01-01 (Howard Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms", `days_from_civil`).
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+/// `500ms`, `25s`, `10m`, `2h`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let wanted = || format!("`{text}`: expected a number and a unit, such as \"500ms\" or \"25s\"");
+    let number: u64 = number.parse().map_err(|_| wanted())?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wanted()),
+    };
+    number
+        .checked_mul(millis)
+        .map(Duration::from_millis)
+        .ok_or_else(wanted)
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    parse_duration(&text).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        Config::parse(text).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn nothing_set_is_the_embedded_log() {
+        let config = Config::parse("").unwrap();
+        assert_eq!(config.log, LogUrl::Embedded("posthaste-data".into()));
+        assert_eq!(config.ingest.start.0, Start::Unset);
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        assert!(refused("shard = 2").contains("unknown field `shard`"));
+        assert!(refused("[ingest]\ntopic = []").contains("unknown field `topic`"));
+        assert!(refused("log = \"kafka:x\"").contains("expected `embedded:DIR`"));
+        assert!(refused("[ingest]\nstart = \"yesterday\"").contains("expected \"earliest\""));
+        assert!(refused("[ingest]\ntopics = []").contains("ingest.topics"));
+        assert!(refused("drain_deadline = \"25\"").contains("a number and a unit"));
+        assert!(refused("[http]\nlisten = \"0.0.0.0:80\"").contains("http.listen"));
+        assert!(refused("[kafka.settings]\na = \"b\"").contains("kafka.settings"));
+        assert!(refused("audit = \"some\"").contains("unknown variant `some`"));
+    }
+
+    #[test]
+    fn times_are_read() {
+        let at = |text: &str| parse_rfc3339(text).map(Timestamp::as_millis);
+        assert_eq!(at("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(at("2026-01-31T08:00:00.5Z"), Some(1_769_846_400_500));
+        assert_eq!(at("2026-13-01T00:00:00Z"), None);
+        assert_eq!(at("2026-01-31"), None);
+        assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7_200)));
+        assert!(parse_duration("2").is_err() && parse_duration("s").is_err());
+    }
+}

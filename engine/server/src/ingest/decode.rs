@@ -1,0 +1,323 @@
+//! From a record to an event: headers, CloudEvents in both modes, or a JSON
+//! envelope with configurable pointers.
+//!
+//! The body is never parsed for its own sake: headers route without touching
+//! it, an envelope is scanned once and its parts are slices of the record.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use posthaste_core::event::{Event, EventError, JSON, Origin};
+use posthaste_core::time::Timestamp;
+
+use super::envelope::Envelope;
+use crate::config::IngestConfig;
+use crate::log::{Record, TopicPartition};
+
+/// Header of a body's type, in Kafka as in HTTP.
+const CONTENT_TYPE: &str = "content-type";
+/// Structured mode (CloudEvents Kafka binding 1.0, section 3.3).
+const CLOUDEVENTS_JSON: &str = "application/cloudevents+json";
+/// Binary mode's headers in Kafka; HTTP has `ce-`.
+const CE_PREFIXES: [&str; 2] = ["ce_", "ce-"];
+
+/// Reads events out of records, as one deployment has them.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    type_header: String,
+    id_header: String,
+    tenant_header: String,
+    default_tenant: Option<ByteString>,
+    envelope: Envelope,
+}
+
+/// What routes an event, as far as the record names it.
+#[derive(Debug, Default)]
+struct Parts {
+    id: Option<ByteString>,
+    event_type: Option<ByteString>,
+    tenant: Option<ByteString>,
+    content_type: Option<ByteString>,
+    body: Bytes,
+}
+
+impl Decoder {
+    /// A decoder for this configuration; refuses a pointer that is none.
+    pub fn new(config: &IngestConfig) -> Result<Self, String> {
+        Ok(Self {
+            type_header: config.headers.event_type.clone(),
+            id_header: config.headers.id.clone(),
+            tenant_header: config.headers.tenant.clone(),
+            default_tenant: config.default_tenant.as_deref().map(ByteString::from),
+            envelope: Envelope::new(&config.envelope)?,
+        })
+    }
+
+    /// The event a record holds. An event that names no id gets one from its
+    /// position, so that reading it again gives the same.
+    pub fn decode(&self, tp: &TopicPartition, record: &Record) -> Result<Event, EventError> {
+        let origin = Origin {
+            topic: tp.topic.clone(),
+            partition: tp.partition,
+            offset: record.offset,
+            timestamp: record.timestamp,
+        };
+        let mut parts = self.parts(record)?;
+        let id = parts
+            .id
+            .take()
+            .unwrap_or_else(|| positional_id(&origin));
+        let event = Event {
+            id,
+            tenant: self.tenant(parts.tenant)?,
+            event_type: parts.event_type.ok_or_else(|| self.no_type())?,
+            content_type: parts.content_type.unwrap_or(JSON),
+            body: parts.body,
+            origin,
+        };
+        event.check()?;
+        Ok(event)
+    }
+
+    fn parts(&self, record: &Record) -> Result<Parts, EventError> {
+        let mut parts = Parts::default();
+        let mut cloud = Parts::default();
+        for (name, value) in &record.headers {
+            if name.eq_ignore_ascii_case(&self.type_header) {
+                parts.event_type = Some(text("type", value)?);
+            } else if name.eq_ignore_ascii_case(&self.id_header) {
+                parts.id = Some(text("id", value)?);
+            } else if name.eq_ignore_ascii_case(&self.tenant_header) {
+                parts.tenant = Some(text("tenant", value)?);
+            } else if name.eq_ignore_ascii_case(CONTENT_TYPE) {
+                parts.content_type = Some(text("content-type", value)?);
+            } else if let Some(attribute) = cloud_attribute(name) {
+                match attribute {
+                    "type" => cloud.event_type = Some(text("ce type", value)?),
+                    "id" => cloud.id = Some(text("ce id", value)?),
+                    "tenant" => cloud.tenant = Some(text("ce tenant", value)?),
+                    _ => {}
+                }
+            }
+        }
+        if parts.event_type.is_some() {
+            parts.body = record.value.clone();
+            return Ok(parts);
+        }
+        if cloud.event_type.is_some() {
+            return Ok(Parts {
+                id: cloud.id,
+                event_type: cloud.event_type,
+                tenant: cloud.tenant.or(parts.tenant),
+                content_type: parts.content_type,
+                body: record.value.clone(),
+            });
+        }
+        self.from_body(parts, record)
+    }
+
+    fn from_body(&self, headers: Parts, record: &Record) -> Result<Parts, EventError> {
+        let structured = headers
+            .content_type
+            .as_deref()
+            .is_some_and(|t| t.to_ascii_lowercase().starts_with(CLOUDEVENTS_JSON));
+        let scanned = if structured {
+            // The whole event is delivered, as its sender framed it.
+            Envelope::cloudevents().scan(&record.value)?
+        } else {
+            self.envelope.scan(&record.value)?
+        };
+        Ok(Parts {
+            id: headers.id.or(scanned.id),
+            event_type: scanned.event_type,
+            tenant: headers.tenant.or(scanned.tenant),
+            content_type: if structured {
+                headers.content_type
+            } else {
+                None
+            },
+            body: scanned.data,
+        })
+    }
+
+    fn tenant(&self, named: Option<ByteString>) -> Result<ByteString, EventError> {
+        named
+            .or_else(|| self.default_tenant.clone())
+            .ok_or_else(|| EventError::Missing {
+                field: "tenant",
+                wanted: format!(
+                    "header `{}`, the envelope's `{}`, or `ingest.default_tenant`",
+                    self.tenant_header,
+                    self.envelope.tenant_pointer()
+                ),
+            })
+    }
+
+    fn no_type(&self) -> EventError {
+        EventError::Missing {
+            field: "type",
+            wanted: format!(
+                "header `{}`, header `ce_type`, or the envelope's `{}`",
+                self.type_header,
+                self.envelope.type_pointer()
+            ),
+        }
+    }
+}
+
+/// The headers of a record that [`Decoder::decode`] reads back into this event,
+/// under the default names.
+pub fn headers_of(
+    config: &crate::config::HeaderNames,
+    event: &Event,
+) -> Vec<(ByteString, Bytes)> {
+    let header = |name: &str, value: &ByteString| (ByteString::from(name), value.as_bytes().clone());
+    vec![
+        header(&config.event_type, &event.event_type),
+        header(&config.id, &event.id),
+        header(&config.tenant, &event.tenant),
+        header(CONTENT_TYPE, &event.content_type),
+    ]
+}
+
+fn cloud_attribute(name: &str) -> Option<&str> {
+    CE_PREFIXES.iter().find_map(|prefix| {
+        let (head, rest) = name.split_at_checked(prefix.len())?;
+        head.eq_ignore_ascii_case(prefix).then_some(rest)
+    })
+}
+
+fn text(field: &'static str, value: &Bytes) -> Result<ByteString, EventError> {
+    ByteString::try_from(value.clone()).map_err(|_| EventError::BadCharacter {
+        field,
+        wanted: "UTF-8",
+    })
+}
+
+/// An id that depends on the position alone.
+fn positional_id(origin: &Origin) -> ByteString {
+    let endpoint = posthaste_core::id::EndpointId::from_bytes([0; 16]);
+    let id = posthaste_core::delivery::delivery_id(origin, endpoint, b"event");
+    ByteString::from(posthaste_core::id::event_id_from(id.as_bytes()))
+}
+
+/// The record an HTTP request would be, so that one decoder serves both.
+pub fn record_of(
+    headers: Vec<(ByteString, Bytes)>,
+    value: Bytes,
+    now: Timestamp,
+) -> Record {
+    Record {
+        offset: 0,
+        timestamp: now,
+        key: Bytes::new(),
+        value,
+        headers,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(headers: &[(&str, &str)], body: &str) -> Result<Event, EventError> {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| {
+                let value = Bytes::copy_from_slice(value.as_bytes());
+                (ByteString::from(*name), value)
+            })
+            .collect();
+        let record = record_of(
+            headers,
+            Bytes::copy_from_slice(body.as_bytes()),
+            Timestamp::from_millis(1),
+        );
+        let tp = TopicPartition {
+            topic: "events".into(),
+            partition: 3,
+        };
+        Decoder::new(&IngestConfig::default())
+            .unwrap()
+            .decode(&tp, &record)
+    }
+
+    #[test]
+    fn headers_route_any_body_byte_for_byte() {
+        let event = decode(
+            &[
+                ("webhook-type", "invoice.paid"),
+                ("Webhook-Id", "evt_1"),
+                ("webhook-tenant", "acme"),
+                ("content-type", "text/plain"),
+            ],
+            "not json at all {",
+        )
+        .unwrap();
+        assert_eq!((&*event.id, &*event.tenant), ("evt_1", "acme"));
+        assert_eq!(&event.body[..], b"not json at all {");
+        assert_eq!(&*event.content_type, "text/plain");
+        let again = headers_of(&crate::config::HeaderNames::default(), &event);
+        assert_eq!(again.len(), 4);
+    }
+
+    #[test]
+    fn cloudevents_in_both_modes() {
+        let binary = decode(
+            &[
+                ("ce_type", "order.made"),
+                ("ce_id", "1"),
+                ("ce_source", "/shop"),
+                ("webhook-tenant", "acme"),
+            ],
+            "{\"a\":1}",
+        )
+        .unwrap();
+        assert_eq!((&*binary.event_type, &*binary.id), ("order.made", "1"));
+        assert_eq!(&binary.body[..], b"{\"a\":1}");
+        let text = r#"{"specversion":"1.0","id":"2","type":"order.made","data":{"b": 2}}"#;
+        let structured = decode(
+            &[
+                ("content-type", "application/cloudevents+json; charset=utf-8"),
+                ("webhook-tenant", "acme"),
+            ],
+            text,
+        )
+        .unwrap();
+        assert_eq!(&*structured.id, "2");
+        assert_eq!(&structured.body[..], text.as_bytes());
+        assert!(structured.content_type.starts_with("application/cloudevents+json"));
+    }
+
+    #[test]
+    fn an_envelope_delivers_its_data_as_it_was_written() {
+        let event = decode(
+            &[],
+            r#" {"tenant":"acme","data": { "z" : 1.50, "a":"\u00e9" },"type":"a.b","id":"x"}"#,
+        )
+        .unwrap();
+        assert_eq!(&event.body[..], br#"{ "z" : 1.50, "a":"\u00e9" }"#);
+        assert_eq!((&*event.tenant, &*event.event_type), ("acme", "a.b"));
+    }
+
+    #[test]
+    fn an_event_without_an_id_gets_the_same_one_each_time() {
+        let headers = [("webhook-type", "a"), ("webhook-tenant", "t")];
+        let first = decode(&headers, "{}").unwrap();
+        assert_eq!(first.id, decode(&headers, "{}").unwrap().id);
+        assert!(first.id.starts_with("evt_"));
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        let refused = |headers: &[(&str, &str)], body: &str| {
+            decode(headers, body).expect_err("refused").to_string()
+        };
+        assert!(refused(&[], "{").contains("JSON"));
+        assert!(refused(&[], "[1]").contains("object"));
+        assert!(refused(&[], r#"{"id":"1"}"#).contains("no type"));
+        assert!(refused(&[], r#"{"type":"a"}"#).contains("no tenant"));
+        assert!(refused(&[], r#"{"type":7,"tenant":"t"}"#).contains("`/type`"));
+        let type_only = [("webhook-type", "a b"), ("webhook-tenant", "t")];
+        assert!(refused(&type_only, "").contains("type must be"));
+    }
+}

@@ -1,0 +1,163 @@
+//! One scan over a JSON envelope for the few values that route it.
+//!
+//! `serde_json` walks the text once and skips what nobody asked for; values
+//! come out as slices of the record, so the body is delivered as it was
+//! written. No tree is built.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use posthaste_core::event::EventError;
+use serde_json::value::RawValue;
+
+use crate::config::EnvelopePointers;
+
+/// Where an envelope holds what routes it.
+#[derive(Debug, Clone)]
+pub(super) struct Envelope {
+    event_type: Pointer,
+    id: Pointer,
+    tenant: Pointer,
+    data: Pointer,
+}
+
+/// What one scan found.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    pub(super) event_type: Option<ByteString>,
+    pub(super) id: Option<ByteString>,
+    pub(super) tenant: Option<ByteString>,
+    pub(super) data: Bytes,
+}
+
+/// A JSON pointer (RFC 6901) over object members; empty for the whole.
+#[derive(Debug, Clone)]
+struct Pointer {
+    text: String,
+    members: Vec<String>,
+}
+
+type Object<'a> = BTreeMap<std::borrow::Cow<'a, str>, &'a RawValue>;
+
+impl Envelope {
+    pub(super) fn new(pointers: &EnvelopePointers) -> Result<Self, String> {
+        Ok(Self {
+            event_type: Pointer::new(&pointers.event_type)?,
+            id: Pointer::new(&pointers.id)?,
+            tenant: Pointer::new(&pointers.tenant)?,
+            data: Pointer::new(&pointers.data)?,
+        })
+    }
+
+    /// Structured-mode CloudEvents: the attributes stand at the top, the whole
+    /// is the body. `tenant` is our extension attribute.
+    pub(super) fn cloudevents() -> Self {
+        let member = |name: &str| Pointer {
+            text: format!("/{name}"),
+            members: vec![name.to_owned()],
+        };
+        Self {
+            event_type: member("type"),
+            id: member("id"),
+            tenant: member("tenant"),
+            data: Pointer {
+                text: String::new(),
+                members: vec![],
+            },
+        }
+    }
+
+    pub(super) fn scan(&self, record: &Bytes) -> Result<Scanned, EventError> {
+        let text = std::str::from_utf8(record).map_err(|_| {
+            EventError::Malformed("the record has no routing headers and is not UTF-8".to_owned())
+        })?;
+        let whole: &RawValue = serde_json::from_str(text).map_err(|error| {
+            EventError::Malformed(format!(
+                "the record has no routing headers and is not JSON: {error}"
+            ))
+        })?;
+        let top = object(whole).ok_or_else(|| {
+            EventError::Malformed(
+                "the record has no routing headers and is not a JSON object".to_owned(),
+            )
+        })?;
+        let data = match self.data.members.is_empty() {
+            true => record.clone(),
+            false => {
+                let found = self.data.find(&top).ok_or_else(|| EventError::Missing {
+                    field: "body",
+                    wanted: format!("the envelope's `{}`", self.data.text),
+                });
+                // The type is the commoner thing to forget: name it first.
+                match found {
+                    Ok(raw) => record.slice_ref(raw.get().as_bytes()),
+                    Err(error) if self.event_type.find(&top).is_some() => return Err(error),
+                    Err(_) => Bytes::new(),
+                }
+            }
+        };
+        Ok(Scanned {
+            event_type: self.event_type.string(&top)?,
+            id: self.id.string(&top)?,
+            tenant: self.tenant.string(&top)?,
+            data,
+        })
+    }
+
+    pub(super) fn type_pointer(&self) -> &str {
+        &self.event_type.text
+    }
+
+    pub(super) fn tenant_pointer(&self) -> &str {
+        &self.tenant.text
+    }
+}
+
+impl Pointer {
+    fn new(text: &str) -> Result<Self, String> {
+        let wanted =
+            || format!("`{text}`: expected a JSON pointer such as \"/data\", or \"\" for the whole");
+        if text.is_empty() {
+            return Ok(Self {
+                text: String::new(),
+                members: vec![],
+            });
+        }
+        let rest = text.strip_prefix('/').ok_or_else(wanted)?;
+        Ok(Self {
+            text: text.to_owned(),
+            members: rest
+                .split('/')
+                .map(|member| member.replace("~1", "/").replace("~0", "~"))
+                .collect(),
+        })
+    }
+
+    fn find<'a>(&self, top: &Object<'a>) -> Option<&'a RawValue> {
+        let (first, rest) = self.members.split_first()?;
+        let mut value = *top.get(first.as_str())?;
+        for member in rest {
+            value = object(value)?.get(member.as_str()).copied()?;
+        }
+        Some(value)
+    }
+
+    fn string(&self, top: &Object<'_>) -> Result<Option<ByteString>, EventError> {
+        let Some(raw) = self.find(top) else {
+            return Ok(None);
+        };
+        if raw.get() == "null" {
+            return Ok(None);
+        }
+        serde_json::from_str::<String>(raw.get())
+            .map(|text| Some(ByteString::from(text)))
+            .map_err(|_| {
+                EventError::Malformed(format!("the envelope's `{}` must be a string", self.text))
+            })
+    }
+}
+
+fn object(raw: &RawValue) -> Option<Object<'_>> {
+    serde_json::from_str(raw.get()).ok()
+}

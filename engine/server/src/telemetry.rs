@@ -1,0 +1,362 @@
+//! Metrics and logs. Every metric's name stands in [`NAMES`], with what it
+//! counts; handles are made once and handed down, so that counting costs a few
+//! nanoseconds and no label grows with customers.
+
+use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use posthaste_core::outcome::{Cause, Outcome, Verdict};
+use tracing_subscriber::EnvFilter;
+
+/// A metric: its name and what it counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// `posthaste_<room>_<noun>_<unit>[_total]`.
+    pub name: &'static str,
+    kind: Kind,
+    help: &'static str,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+    Seconds,
+}
+
+const fn counted(name: &'static str, help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Counter,
+        help,
+    }
+}
+
+const fn gauged(name: &'static str, help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Gauge,
+        help,
+    }
+}
+
+const fn timed(name: &'static str, help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Seconds,
+        help,
+    }
+}
+
+/// Records read from the source topics.
+pub const INGEST_RECORDS: Metric = counted(
+    "posthaste_ingest_records_total",
+    "Records read from the source topics.",
+);
+/// Records no endpoint wanted.
+pub const INGEST_UNMATCHED: Metric = counted(
+    "posthaste_ingest_unmatched_records_total",
+    "Records that no endpoint wanted.",
+);
+/// Records that could not be read.
+pub const INGEST_POISON: Metric = counted(
+    "posthaste_ingest_poison_records_total",
+    "Records that could not be read and became dead letters.",
+);
+/// Source commits that the log took.
+pub const INGEST_COMMITS: Metric = counted(
+    "posthaste_ingest_commits_total",
+    "Commits of source positions that the log took.",
+);
+/// Source commits that failed.
+pub const INGEST_COMMIT_FAILURES: Metric = counted(
+    "posthaste_ingest_commit_failures_total",
+    "Commits of source positions that failed; the next one supersedes each.",
+);
+/// Source positions read and not settled.
+pub const INGEST_OPEN: Metric = gauged(
+    "posthaste_ingest_open_offsets",
+    "Source positions read and not yet settled.",
+);
+/// Attempts by outcome and cause.
+pub const SEND_ATTEMPTS: Metric = counted(
+    "posthaste_send_attempts_total",
+    "Attempts ended, by outcome (delivered, retry, gone) and cause.",
+);
+/// How long attempts took.
+pub const SEND_DURATION: Metric = timed(
+    "posthaste_send_attempt_duration_seconds",
+    "From the start of an attempt to its verdict.",
+);
+/// Connections opened.
+pub const SEND_CONNECTIONS: Metric = counted(
+    "posthaste_send_connections_opened_total",
+    "Connections opened to receivers.",
+);
+/// Attempts in flight.
+pub const DISPATCH_IN_FLIGHT: Metric = gauged(
+    "posthaste_dispatch_in_flight_attempts",
+    "Attempts in flight, by shard.",
+);
+/// Deliveries waiting in memory.
+pub const DISPATCH_QUEUED: Metric = gauged(
+    "posthaste_dispatch_queued_deliveries",
+    "Deliveries waiting in memory, by shard.",
+);
+/// Lane and dead-letter records written by shards.
+pub const DISPATCH_APPENDS: Metric = counted(
+    "posthaste_dispatch_appends_total",
+    "Records a shard wrote to the lane or to dead letters, by kind and reason.",
+);
+/// Bytes of records not yet acknowledged.
+pub const DISPATCH_UNACKED: Metric = gauged(
+    "posthaste_dispatch_unacked_bytes",
+    "Bytes of lane and dead-letter records the log has not yet acknowledged, by shard.",
+);
+/// Attempt records the audit could not take.
+pub const AUDIT_DROPPED: Metric = counted(
+    "posthaste_audit_dropped_attempts_total",
+    "Attempt records dropped because the attempts topic was too slow.",
+);
+/// Deliveries owed by the lane.
+pub const OWNER_OWED: Metric = gauged(
+    "posthaste_owner_owed_deliveries",
+    "Deliveries in the lane that are not settled.",
+);
+/// Facts written to the lane.
+pub const OWNER_FACTS: Metric = counted(
+    "posthaste_owner_facts_total",
+    "Facts written to the lane.",
+);
+/// Dead letters written by owners.
+pub const OWNER_DEAD: Metric = counted(
+    "posthaste_owner_dead_letters_total",
+    "Deliveries given up by owners, by cause.",
+);
+/// Endpoints in the registry.
+pub const CONTROL_ENDPOINTS: Metric = gauged(
+    "posthaste_control_endpoints",
+    "Endpoints in the registry.",
+);
+/// Events taken by HTTP.
+pub const API_EVENTS: Metric = counted(
+    "posthaste_api_events_total",
+    "Events taken by HTTP and made durable.",
+);
+
+/// Every metric there is; dashboards and alerts are checked against it.
+pub const NAMES: &[Metric] = &[
+    INGEST_RECORDS,
+    INGEST_UNMATCHED,
+    INGEST_POISON,
+    INGEST_COMMITS,
+    INGEST_COMMIT_FAILURES,
+    INGEST_OPEN,
+    SEND_ATTEMPTS,
+    SEND_DURATION,
+    SEND_CONNECTIONS,
+    DISPATCH_IN_FLIGHT,
+    DISPATCH_QUEUED,
+    DISPATCH_APPENDS,
+    DISPATCH_UNACKED,
+    AUDIT_DROPPED,
+    OWNER_OWED,
+    OWNER_FACTS,
+    OWNER_DEAD,
+    CONTROL_ENDPOINTS,
+    API_EVENTS,
+];
+
+/// Bounds of the duration histograms, in seconds.
+const SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0,
+];
+
+/// Sends metrics to a Prometheus registry of this process and describes them.
+pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets(SECONDS)?
+        .install_recorder()?;
+    for metric in NAMES {
+        match metric.kind {
+            Kind::Counter => describe_counter!(metric.name, metric.help),
+            Kind::Gauge => describe_gauge!(metric.name, metric.help),
+            Kind::Seconds => describe_histogram!(metric.name, Unit::Seconds, metric.help),
+        }
+    }
+    Ok(handle)
+}
+
+/// Sends logs to standard error: `POSTHASTE_LOG` filters, `json` for machines.
+pub fn install_logs(json: bool) {
+    let filter = EnvFilter::try_from_env("POSTHASTE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,librdkafka=warn"));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if json {
+        logs.json().init();
+    } else {
+        logs.with_target(false).init();
+    }
+}
+
+/// Counts within 2^53 are exact as a float, and ours are bounded far below.
+#[expect(clippy::cast_precision_loss, reason = "bounded far below 2^53")]
+fn level(count: usize) -> f64 {
+    count as f64
+}
+
+/// What ingest counts.
+pub struct IngestMetrics {
+    /// Records read.
+    pub records: Counter,
+    /// Records nobody wanted.
+    pub unmatched: Counter,
+    /// Records that could not be read.
+    pub poison: Counter,
+    /// Commits taken.
+    pub commits: Counter,
+    /// Commits failed.
+    pub commit_failures: Counter,
+    open: Gauge,
+}
+
+impl Default for IngestMetrics {
+    fn default() -> Self {
+        Self {
+            records: counter!(INGEST_RECORDS.name),
+            unmatched: counter!(INGEST_UNMATCHED.name),
+            poison: counter!(INGEST_POISON.name),
+            commits: counter!(INGEST_COMMITS.name),
+            commit_failures: counter!(INGEST_COMMIT_FAILURES.name),
+            open: gauge!(INGEST_OPEN.name),
+        }
+    }
+}
+
+impl IngestMetrics {
+    /// So many positions are read and not settled.
+    pub fn open(&self, count: usize) {
+        self.open.set(level(count));
+    }
+}
+
+/// What one shard counts.
+pub struct ShardMetrics {
+    delivered: Counter,
+    failed: Vec<(Verdict, Cause, Counter)>,
+    duration: Histogram,
+    /// Connections opened.
+    pub connections: Counter,
+    /// Attempt records dropped.
+    pub audit_dropped: Counter,
+    in_flight: Gauge,
+    queued: Gauge,
+    unacked: Gauge,
+}
+
+impl ShardMetrics {
+    /// For the shard of this number.
+    pub fn new(shard: usize) -> Self {
+        let shard = shard.to_string();
+        Self {
+            delivered: counter!(SEND_ATTEMPTS.name, "outcome" => "delivered", "cause" => ""),
+            failed: Vec::new(),
+            duration: histogram!(SEND_DURATION.name),
+            connections: counter!(SEND_CONNECTIONS.name),
+            audit_dropped: counter!(AUDIT_DROPPED.name),
+            in_flight: gauge!(DISPATCH_IN_FLIGHT.name, "shard" => shard.clone()),
+            queued: gauge!(DISPATCH_QUEUED.name, "shard" => shard.clone()),
+            unacked: gauge!(DISPATCH_UNACKED.name, "shard" => shard),
+        }
+    }
+
+    /// An attempt ended.
+    pub fn attempt(&mut self, outcome: &Outcome, seconds: f64) {
+        self.duration.record(seconds);
+        let Some(cause) = outcome.cause else {
+            self.delivered.increment(1);
+            return;
+        };
+        let verdict = outcome.verdict;
+        let known = |entry: &&(Verdict, Cause, Counter)| entry.0 == verdict && entry.1 == cause;
+        if let Some((_, _, counter)) = self.failed.iter().find(known) {
+            counter.increment(1);
+            return;
+        }
+        let label = match verdict {
+            Verdict::Delivered => "delivered",
+            Verdict::Retry => "retry",
+            Verdict::Gone => "gone",
+        };
+        let counter = counter!(SEND_ATTEMPTS.name, "outcome" => label, "cause" => cause.code());
+        counter.increment(1);
+        self.failed.push((verdict, cause, counter));
+    }
+
+    /// How much is in the shard.
+    pub fn levels(&self, in_flight: usize, queued: usize, unacked_bytes: usize) {
+        self.in_flight.set(level(in_flight));
+        self.queued.set(level(queued));
+        self.unacked.set(level(unacked_bytes));
+    }
+}
+
+/// A record went to the lane or to dead letters.
+pub fn appended(kind: &'static str, reason: &'static str) {
+    counter!(DISPATCH_APPENDS.name, "kind" => kind, "reason" => reason).increment(1);
+}
+
+/// What owners count.
+pub struct OwnerMetrics {
+    /// Facts written.
+    pub facts: Counter,
+    owed: Gauge,
+}
+
+impl Default for OwnerMetrics {
+    fn default() -> Self {
+        Self {
+            facts: counter!(OWNER_FACTS.name),
+            owed: gauge!(OWNER_OWED.name),
+        }
+    }
+}
+
+impl OwnerMetrics {
+    /// So many deliveries are owed.
+    pub fn owed(&self, count: usize) {
+        self.owed.set(level(count));
+    }
+
+    /// One is given up.
+    pub fn dead(&self, cause: &'static str) {
+        counter!(OWNER_DEAD.name, "cause" => cause).increment(1);
+    }
+}
+
+/// So many endpoints exist.
+pub fn endpoints(count: usize) {
+    gauge!(CONTROL_ENDPOINTS.name).set(level(count));
+}
+
+/// An event came by HTTP.
+pub fn api_event() {
+    counter!(API_EVENTS.name).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_of_one_form_and_unique() {
+        let mut seen = std::collections::BTreeSet::new();
+        for metric in NAMES {
+            assert!(seen.insert(metric.name), "{} stands twice", metric.name);
+            assert!(metric.name.starts_with("posthaste_"), "{}", metric.name);
+            let total = metric.name.ends_with("_total");
+            assert_eq!(total, matches!(metric.kind, Kind::Counter), "{}", metric.name);
+        }
+    }
+}
