@@ -1,0 +1,4 @@
+//! What holds only where several rooms, or a real disk or broker, meet.
+
+#[macro_use]
+mod contract;
