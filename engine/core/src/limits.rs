@@ -6,6 +6,13 @@ use std::time::Duration;
 /// HTTP ingest answers 413.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
+/// Longest HTTP request body: an event's body and an envelope round it.
+pub const REQUEST_BYTES_MAX: usize = BODY_BYTES_MAX + 64 * 1024;
+/// Idempotency keys one process remembers; past it new keys are answered 503.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 1_000_000;
+/// Longest idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
 /// Longest event id (the `webhook-id`).
 pub const EVENT_ID_BYTES_MAX: usize = 256;
 /// Longest event type, and pattern over types.
@@ -49,6 +56,18 @@ pub const SHARD_UNACKED_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const MAILBOX_BATCH: usize = 64;
 /// Batches waiting in a shard's mailbox. At the bound ingest stops reading.
 pub const MAILBOX_BATCHES_MAX: usize = 8;
+
+/// Batches of reports, and of closed tickets, waiting for owner and ingest. At
+/// the bound they wait in the shard, which holds no more than its deliveries.
+pub const REPORT_BATCHES_MAX: usize = 64;
+/// Records a shard appends at once.
+pub const APPEND_BATCH_RECORDS: usize = 512;
+/// … and bytes.
+pub const APPEND_BATCH_BYTES: usize = 1024 * 1024;
+/// Attempt records written at once.
+pub const AUDIT_BATCH: usize = 256;
+/// Batches of attempt records waiting; past it they are dropped and counted.
+pub const AUDIT_BATCHES_MAX: usize = 16;
 
 /// Attempts in flight to one endpoint unless it says otherwise.
 pub const IN_FLIGHT_DEFAULT: u32 = 10;

@@ -58,6 +58,8 @@ pub struct Append {
     pub value: Bytes,
     /// Closed on acknowledgement.
     pub ticket: Ticket,
+    /// Bytes to give to [`Shard::acknowledged`] then.
+    pub charge: usize,
 }
 
 /// Which of our topics a record goes to, and why, for the metrics.
@@ -403,12 +405,14 @@ impl Shard {
         ticket: Ticket,
         actions: &mut Vec<Action>,
     ) {
-        self.unacked_bytes += value.len();
+        let charge = value.len();
+        self.unacked_bytes += charge;
         actions.push(Action::Append(Append {
             kind,
             endpoint,
             value,
             ticket,
+            charge,
         }));
     }
 

@@ -333,6 +333,9 @@ impl Config {
 }
 
 impl Topics {
+    /// Partitions of the dead-letter topic.
+    pub const DEAD_PARTITIONS: u32 = 16;
+
     /// The endpoints table.
     pub fn endpoints(&self) -> ByteString {
         self.name("endpoints")
@@ -371,7 +374,7 @@ impl Topics {
             spec(self.endpoints(), 1, Cleanup::Compact),
             spec(self.lane(), self.lane_partitions, keep(DELIVERY_AGE_MAX + DAY)),
             spec(self.attempts(), self.lane_partitions, keep(7 * DAY)),
-            spec(self.dead(), 16, keep(30 * DAY)),
+            spec(self.dead(), Self::DEAD_PARTITIONS, keep(30 * DAY)),
         ]
     }
 

@@ -55,6 +55,17 @@ impl Decoder {
     /// The event a record holds. An event that names no id gets one from its
     /// position, so that reading it again gives the same.
     pub fn decode(&self, tp: &TopicPartition, record: &Record) -> Result<Event, EventError> {
+        self.decode_or(tp, record, positional_id)
+    }
+
+    /// As [`decode`](Self::decode), with another way to an id for an event that
+    /// names none.
+    pub fn decode_or(
+        &self,
+        tp: &TopicPartition,
+        record: &Record,
+        id: impl FnOnce(&Origin) -> ByteString,
+    ) -> Result<Event, EventError> {
         let origin = Origin {
             topic: tp.topic.clone(),
             partition: tp.partition,
@@ -62,10 +73,7 @@ impl Decoder {
             timestamp: record.timestamp,
         };
         let mut parts = self.parts(record)?;
-        let id = parts
-            .id
-            .take()
-            .unwrap_or_else(|| positional_id(&origin));
+        let id = parts.id.take().unwrap_or_else(|| id(&origin));
         let event = Event {
             id,
             tenant: self.tenant(parts.tenant)?,

@@ -1,0 +1,132 @@
+//! The API: events in by HTTP, endpoints, health and metrics.
+//!
+//! It never speaks to a shard: it appends to the log and reads folds.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use dashmap::DashMap;
+use metrics_exporter_prometheus::PrometheusHandle;
+use posthaste_core::limits::REQUEST_BYTES_MAX;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::control::Endpoints;
+use crate::ingest::decode::Decoder;
+use crate::log::Log;
+use crate::send::Egress;
+
+pub mod endpoints;
+pub mod events;
+pub mod problem;
+
+/// What every route sees.
+#[derive(Clone)]
+pub struct Api {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) decoder: Decoder,
+    pub(crate) config: Config,
+    pub(crate) egress: Arc<Egress>,
+    pub(crate) clock: Clock,
+    pub(crate) idempotency: DashMap<[u8; 32], events::Remembered>,
+    pub(crate) event_partitions: u32,
+    metrics: PrometheusHandle,
+    /// Cancelled when the process stops.
+    stop: CancellationToken,
+}
+
+/// What the API works with.
+pub struct Parts {
+    /// Events and endpoints go there.
+    pub log: Arc<dyn Log>,
+    /// The endpoints table.
+    pub endpoints: Endpoints,
+    /// Reads events out of requests.
+    pub decoder: Decoder,
+    /// The configuration.
+    pub config: Config,
+    /// Judges endpoint URLs.
+    pub egress: Arc<Egress>,
+    /// The time.
+    pub clock: Clock,
+    /// Partitions of the topic that takes events by HTTP.
+    pub event_partitions: u32,
+    /// What `/metrics` shows.
+    pub metrics: PrometheusHandle,
+    /// Cancelled when the process stops.
+    pub stop: CancellationToken,
+}
+
+impl std::ops::Deref for Api {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl Api {
+    /// The API over these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                log: parts.log,
+                endpoints: parts.endpoints,
+                decoder: parts.decoder,
+                config: parts.config,
+                egress: parts.egress,
+                clock: parts.clock,
+                idempotency: DashMap::new(),
+                event_partitions: parts.event_partitions,
+                metrics: parts.metrics,
+                stop: parts.stop,
+            }),
+        }
+    }
+
+    /// All routes.
+    pub fn routes(self) -> Router {
+        Router::new()
+            .route("/v1/tenants/{tenant}/events", post(events::publish))
+            .route(
+                "/v1/tenants/{tenant}/endpoints",
+                get(endpoints::list).post(endpoints::create),
+            )
+            .route(
+                "/v1/tenants/{tenant}/endpoints/{endpoint}",
+                get(endpoints::show).delete(endpoints::delete),
+            )
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
+            .fallback(|| async { problem::Problem::not_found("no such route") })
+            .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+            .with_state(self)
+    }
+}
+
+/// Ready from the moment rooms run until the process is told to stop.
+async fn ready(State(api): State<Api>) -> impl IntoResponse {
+    if api.stop.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+    } else {
+        (StatusCode::OK, "ready\n")
+    }
+}
+
+async fn metrics(State(api): State<Api>) -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        api.metrics.render(),
+    )
+}

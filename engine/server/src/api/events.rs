@@ -1,0 +1,212 @@
+//! Events by HTTP: `POST /v1/tenants/{tenant}/events`, answered 202 only once
+//! the event is durable.
+//!
+//! The request is read as a record of a source topic is: routing headers with
+//! any body, CloudEvents in both modes, or the JSON envelope.
+//!
+//! With an `Idempotency-Key` the event's id follows from tenant and key, so a
+//! repeated request is the same event to every receiver, also across restarts;
+//! within the window of one process it is not even written twice.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytestring::ByteString;
+use posthaste_core::event::{Event, check_tenant};
+use posthaste_core::id::{event_id_from, generate_event_id};
+use posthaste_core::limits::{IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_KEY_BYTES_MAX};
+use posthaste_core::rng::Rng;
+use posthaste_core::time::Timestamp;
+use serde::Serialize;
+
+use super::Api;
+use super::problem::Problem;
+use crate::clock::random_seed;
+use crate::ingest::decode::{headers_of, record_of};
+use crate::log::{AppendError, NewRecord, TopicPartition};
+use crate::telemetry;
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// How long a key is remembered.
+const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(24 * 3_600);
+
+/// An answer to give again.
+pub struct Remembered {
+    body_hash: [u8; 32],
+    accepted: Option<Accepted>,
+    at: Timestamp,
+}
+
+/// A durable event.
+#[derive(Debug, Clone, Serialize)]
+pub struct Accepted {
+    id: String,
+    #[serde(rename = "type")]
+    event_type: String,
+    tenant: String,
+    topic: String,
+    partition: u32,
+    offset: u64,
+}
+
+/// Takes one event.
+pub async fn publish(
+    State(api): State<Api>,
+    Path(tenant): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    check_tenant(&tenant)?;
+    let body = body.map_err(Problem::unreadable)?;
+    let key = idempotency_key(&headers)?;
+    let Some(key) = key else {
+        let id = generate_event_id(api.clock.now(), &mut Rng::new(random_seed()));
+        let accepted = append(&api, &tenant, &headers, body, &id).await?;
+        return Ok(answer(&accepted));
+    };
+    let scoped = blake3::hash(format!("{tenant}\0{key}").as_bytes());
+    let body_hash = *blake3::hash(&body).as_bytes();
+    if let Some(before) = reserve(&api, *scoped.as_bytes(), body_hash)? {
+        return Ok(answer(&before));
+    }
+    let mut id = [0; 16];
+    id.copy_from_slice(&scoped.as_bytes()[..16]);
+    let result = append(&api, &tenant, &headers, body, &event_id_from(&id)).await;
+    match &result {
+        Ok(accepted) => {
+            if let Some(mut entry) = api.idempotency.get_mut(scoped.as_bytes()) {
+                entry.accepted = Some(accepted.clone());
+            }
+        }
+        Err(_) => drop(api.idempotency.remove(scoped.as_bytes())),
+    }
+    result.map(|accepted| answer(&accepted))
+}
+
+fn answer(accepted: &Accepted) -> Response {
+    (StatusCode::ACCEPTED, axum::Json(accepted)).into_response()
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
+    let key = value.to_str().unwrap_or_default();
+    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+        return Err(Problem::invalid(
+            "idempotency-key",
+            format!("expected 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters"),
+        ));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+/// The earlier answer to this key, or `None` after reserving it.
+fn reserve(api: &Api, key: [u8; 32], body_hash: [u8; 32]) -> Result<Option<Accepted>, Problem> {
+    let now = api.clock.now();
+    if api.idempotency.len() >= IDEMPOTENCY_KEYS_MAX {
+        let live = |seen: &Remembered| now.since(seen.at) < IDEMPOTENCY_WINDOW;
+        api.idempotency.retain(|_, seen| live(seen));
+        if api.idempotency.len() >= IDEMPOTENCY_KEYS_MAX {
+            return Err(Problem::unavailable(
+                "too many idempotency keys within 24 h: try again later, or without a key",
+            ));
+        }
+    }
+    match api.idempotency.entry(key) {
+        dashmap::Entry::Vacant(free) => {
+            free.insert(Remembered {
+                body_hash,
+                accepted: None,
+                at: now,
+            });
+            Ok(None)
+        }
+        dashmap::Entry::Occupied(seen) => {
+            let seen = seen.get();
+            if seen.body_hash != body_hash {
+                return Err(Problem::invalid(
+                    "idempotency-key",
+                    "this key came before with another body",
+                ));
+            }
+            seen.accepted.clone().map(Some).ok_or_else(|| {
+                Problem::conflict("in_progress", "a request with this key is under way")
+            })
+        }
+    }
+}
+
+async fn append(
+    api: &Api,
+    tenant: &str,
+    headers: &HeaderMap,
+    body: Bytes,
+    id: &str,
+) -> Result<Accepted, Problem> {
+    let event = read(api, tenant, headers, body, id)?;
+    let hash = blake3::hash(event.id.as_bytes());
+    let word = u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap_or_default());
+    let partition = u32::try_from(word % u64::from(api.event_partitions)).unwrap_or(0);
+    let to = TopicPartition {
+        topic: ByteString::from(api.config.ingest.topics[0].as_str()),
+        partition,
+    };
+    let record = NewRecord {
+        to: to.clone(),
+        key: Bytes::copy_from_slice(event.tenant.as_bytes()),
+        value: event.body.clone(),
+        headers: headers_of(&api.config.ingest.headers, &event),
+    };
+    let results = api.log.append(vec![record]).await;
+    let offset = results
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| Err(AppendError::Unknown("the log gave no answer".to_owned())))?;
+    telemetry::api_event();
+    Ok(Accepted {
+        id: event.id.to_string(),
+        event_type: event.event_type.to_string(),
+        tenant: event.tenant.to_string(),
+        topic: to.topic.to_string(),
+        partition,
+        offset,
+    })
+}
+
+/// The event of a request. The path names the tenant; a request that names
+/// another is refused.
+fn read(
+    api: &Api,
+    tenant: &str,
+    headers: &HeaderMap,
+    body: Bytes,
+    id: &str,
+) -> Result<Event, Problem> {
+    let names = &api.config.ingest.headers;
+    let mut routed: Vec<(ByteString, Bytes)> = headers
+        .iter()
+        .filter(|(name, _)| name.as_str() != names.tenant)
+        .map(|(name, value)| {
+            let value = Bytes::copy_from_slice(value.as_bytes());
+            (ByteString::from(name.as_str()), value)
+        })
+        .collect();
+    routed.push((
+        ByteString::from(names.tenant.as_str()),
+        Bytes::copy_from_slice(tenant.as_bytes()),
+    ));
+    let record = record_of(routed, body, api.clock.now());
+    let nowhere = TopicPartition {
+        topic: ByteString::new(),
+        partition: 0,
+    };
+    let event = api
+        .decoder
+        .decode_or(&nowhere, &record, |_| ByteString::from(id))?;
+    Ok(event)
+}

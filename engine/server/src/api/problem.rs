@@ -1,0 +1,160 @@
+//! One shape for every error: `application/problem+json` (RFC 9457) with a
+//! stable `code` and, where a field is at fault, its `param`.
+
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use posthaste_core::endpoint::EndpointError;
+use posthaste_core::event::EventError;
+
+use posthaste_core::limits::{BODY_BYTES_MAX, REQUEST_BYTES_MAX};
+
+use crate::control::CommandError;
+use crate::log::AppendError;
+
+/// What went wrong with a request.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    param: Option<&'static str>,
+    detail: String,
+}
+
+impl Problem {
+    /// A request that is wrong in one field.
+    pub fn invalid(param: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            code: "invalid",
+            param: Some(param),
+            detail: detail.into(),
+        }
+    }
+
+    /// A request that cannot be read.
+    pub fn malformed(detail: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code: "malformed",
+            param: None,
+            detail: detail.into(),
+        }
+    }
+
+    /// A body that is too large, or did not arrive whole.
+    #[expect(clippy::needless_pass_by_value, reason = "it is a `map_err` target")]
+    pub fn unreadable(rejection: BytesRejection) -> Self {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            return EventError::TooLong {
+                field: "body",
+                bytes: REQUEST_BYTES_MAX,
+                max: BODY_BYTES_MAX,
+            }
+            .into();
+        }
+        Self::malformed(rejection.body_text())
+    }
+
+    /// Nothing there.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
+            code: "not_found",
+            param: None,
+            detail: detail.into(),
+        }
+    }
+
+    /// It contradicts what is there.
+    pub fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::CONFLICT,
+            code,
+            param: None,
+            detail: detail.into(),
+        }
+    }
+
+    /// The log does not take it just now: try again.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code: "unavailable",
+            param: None,
+            detail: detail.into(),
+        }
+    }
+}
+
+impl From<EventError> for Problem {
+    fn from(error: EventError) -> Self {
+        let detail = error.to_string();
+        match error {
+            EventError::TooLong { field: "body", .. } => Self {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                code: "payload_too_large",
+                param: Some("body"),
+                detail,
+            },
+            EventError::Missing { field, .. }
+            | EventError::TooLong { field, .. }
+            | EventError::BadCharacter { field, .. } => Self::invalid(field, detail),
+            EventError::Malformed(_) => Self::malformed(detail),
+        }
+    }
+}
+
+impl From<EndpointError> for Problem {
+    fn from(error: EndpointError) -> Self {
+        Self::invalid(error.param, error.problem)
+    }
+}
+
+impl From<AppendError> for Problem {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::TooLarge { .. } => Self {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                code: "payload_too_large",
+                param: Some("body"),
+                detail: error.to_string(),
+            },
+            AppendError::Unknown(_) | AppendError::Refused(_) => {
+                Self::unavailable(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<CommandError> for Problem {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Append(error) => error.into(),
+            CommandError::NotYetVisible => Self::unavailable(error.to_string()),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = serde_json::json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("error"),
+            "status": self.status.as_u16(),
+            "code": self.code,
+            "detail": self.detail,
+        });
+        if let Some(param) = self.param {
+            body["param"] = param.into();
+        }
+        let kind = HeaderValue::from_static("application/problem+json");
+        let mut response = (self.status, body.to_string()).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            let wait = HeaderValue::from_static("1");
+            response.headers_mut().insert(header::RETRY_AFTER, wait);
+        }
+        response
+    }
+}

@@ -1,0 +1,320 @@
+//! The house: opens the log, starts the rooms, and stops them in order. Only
+//! here are rooms spawned.
+//!
+//! Stopping: readiness ends and intake stops; shards send to the lane what
+//! waits and finish what is in flight; owners write their facts; the last
+//! positions are committed. All within the drain deadline.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytestring::ByteString;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Api};
+use crate::clock::Clock;
+use crate::config::{Config, LogUrl};
+use crate::control::Endpoints;
+use crate::dispatch;
+use crate::ingest::decode::Decoder;
+use crate::ingest::poison::Undertaker;
+use crate::ingest::{self, Ingest};
+use crate::log::embedded::EmbeddedLog;
+use crate::log::kafka::{KafkaLog, KafkaSettings};
+use crate::log::{Log, Start};
+use crate::owner::{self, OwnerRoom};
+use crate::send::{Egress, EgressSettings};
+use crate::telemetry::{IngestMetrics, OwnerMetrics};
+
+/// How often metrics are tidied up.
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often the clock is compared with the wall.
+const REANCHOR_EVERY: Duration = Duration::from_secs(60);
+
+/// A running instance.
+pub struct App {
+    /// Where the API listens.
+    pub listening: SocketAddr,
+    /// The log.
+    pub log: Arc<dyn Log>,
+    rooms: Vec<(&'static str, JoinHandle<anyhow::Result<()>>)>,
+    shards: Vec<std::thread::JoinHandle<()>>,
+    stop: CancellationToken,
+    shards_end: CancellationToken,
+    helpers_end: CancellationToken,
+}
+
+/// Opens the log a configuration names.
+pub async fn open_log(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn Log>> {
+    match &config.log {
+        LogUrl::Embedded(dir) => {
+            let clock = clock.clone();
+            let log = EmbeddedLog::open(dir, Arc::new(move || clock.now()))?;
+            Ok(Arc::new(log))
+        }
+        LogUrl::Kafka(bootstrap) => {
+            let settings = KafkaSettings {
+                bootstrap: bootstrap.clone(),
+                client_id: config.instance_id.clone(),
+                extra: config.kafka.settings.clone().into_iter().collect(),
+                session_timeout: config.kafka.session_timeout,
+                instance_id: config.kafka.group_instance_id.clone(),
+                replication: config.topics.replication,
+            };
+            let log = tokio::task::spawn_blocking(move || KafkaLog::connect(settings)).await??;
+            Ok(Arc::new(log))
+        }
+    }
+}
+
+impl App {
+    /// Starts everything; answers once the instance works.
+    pub async fn start(mut config: Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
+        let clock = Clock::start();
+        let listener = TcpListener::bind(config.http.listen)
+            .await
+            .with_context(|| format!("http.listen: cannot listen on {}", config.http.listen))?;
+        let listening = listener.local_addr()?;
+        if config.instance_id.is_empty() {
+            config.instance_id = format!("{}:{}", hostname(), listening.port());
+        }
+        let egress = Arc::new(Egress::new(EgressSettings::from(&config.egress))?);
+        let decoder = Decoder::new(&config.ingest).map_err(anyhow::Error::msg)?;
+        let log = open_log(&config, &clock).await?;
+        let event_partitions = verify_topics(&config, &*log).await?;
+
+        let stop = CancellationToken::new();
+        let shards_end = CancellationToken::new();
+        let helpers_end = CancellationToken::new();
+        let endpoints =
+            Endpoints::open(Arc::clone(&log), &config.topics, helpers_end.clone()).await?;
+        let (closed, closed_seen) = mpsc::channel(dispatch::REPORTS_MAX);
+        let (reports, reports_seen) = mpsc::channel(dispatch::REPORTS_MAX);
+        let doors = dispatch::start(
+            config.shard_count(),
+            &dispatch::Parts {
+                log: Arc::clone(&log),
+                topics: config.topics.clone(),
+                registry: endpoints.registry(),
+                egress: Arc::clone(&egress),
+                clock: clock.clone(),
+                audit: config.audit,
+                closed,
+                reports,
+                drain: stop.clone(),
+                end: shards_end.clone(),
+            },
+        )?;
+        let rooms = Rooms {
+            config: &config,
+            log: &log,
+            endpoints: &endpoints,
+            clock: &clock,
+            stop: &stop,
+        };
+        let spawned = vec![
+            rooms.ingest(decoder.clone(), doors.ingest, closed_seen)?,
+            rooms.owner(doors.owner, reports_seen)?,
+        ];
+        tokio::spawn(housekeeping(metrics.clone(), clock.clone(), helpers_end.clone()));
+        let api = Api::new(api::Parts {
+            log: Arc::clone(&log),
+            endpoints,
+            decoder,
+            config,
+            egress,
+            clock,
+            event_partitions,
+            metrics,
+            stop: stop.clone(),
+        });
+        let until = helpers_end.clone();
+        tokio::spawn(async move {
+            let served = axum::serve(listener, api.routes())
+                .with_graceful_shutdown(async move { until.cancelled().await })
+                .await;
+            if let Err(error) = served {
+                tracing::error!(%error, "the API stopped");
+            }
+        });
+        Ok(Self {
+            listening,
+            log,
+            rooms: spawned,
+            shards: doors.threads,
+            stop,
+            shards_end,
+            helpers_end,
+        })
+    }
+
+    /// Runs until `shutdown` resolves or a room fails, then stops within
+    /// `deadline`. An error is the first room's that failed.
+    pub async fn run(
+        mut self,
+        shutdown: impl Future<Output = ()>,
+        deadline: Duration,
+    ) -> anyhow::Result<()> {
+        let failed = tokio::select! {
+            () = shutdown => None,
+            failed = first_end(&mut self.rooms) => Some(failed),
+        };
+        tracing::info!("stopping");
+        self.stop.cancel();
+        let rooms = std::mem::take(&mut self.rooms);
+        let rest = async {
+            let mut result = Ok(());
+            for (name, room) in rooms {
+                let ended = room.await.context("a room panicked").and_then(|r| r);
+                result = result.and(ended.with_context(|| name));
+            }
+            self.shards_end.cancel();
+            let shards = std::mem::take(&mut self.shards);
+            let joined = tokio::task::spawn_blocking(move || {
+                shards.into_iter().all(|shard| shard.join().is_ok())
+            });
+            if !joined.await.unwrap_or(false) {
+                bail!("a shard panicked");
+            }
+            result
+        };
+        // A second for the last joins beyond what each room was given.
+        let stopped = tokio::time::timeout(deadline + Duration::from_secs(1), rest).await;
+        self.helpers_end.cancel();
+        match (failed, stopped) {
+            (Some((name, error)), _) => Err(error.context(name)),
+            (None, Ok(result)) => result,
+            (None, Err(_)) => bail!(
+                "not stopped within {deadline:?}; nothing is lost, what was in flight is sent again"
+            ),
+        }
+    }
+}
+
+/// The first room that ends before it was told to.
+async fn first_end(
+    rooms: &mut Vec<(&'static str, JoinHandle<anyhow::Result<()>>)>,
+) -> (&'static str, anyhow::Error) {
+    let handles = rooms.iter_mut().map(|(_, handle)| handle);
+    let (ended, place, _) = futures_util::future::select_all(handles).await;
+    let (name, _) = rooms.remove(place);
+    let error = match ended {
+        Ok(Ok(())) => anyhow::anyhow!("ended of itself"),
+        Ok(Err(error)) => error,
+        Err(panic) => panic.into(),
+    };
+    (name, error)
+}
+
+/// What the rooms share.
+struct Rooms<'a> {
+    config: &'a Config,
+    log: &'a Arc<dyn Log>,
+    endpoints: &'a Endpoints,
+    clock: &'a Clock,
+    stop: &'a CancellationToken,
+}
+
+type Spawned = (&'static str, JoinHandle<anyhow::Result<()>>);
+
+impl Rooms<'_> {
+    fn ingest(
+        &self,
+        decoder: Decoder,
+        mailboxes: Vec<mpsc::Sender<Vec<posthaste_core::delivery::Delivery>>>,
+        closed: mpsc::Receiver<Vec<ingest::Closed>>,
+    ) -> anyhow::Result<Spawned> {
+        let config = self.config;
+        let topics: Vec<_> = config.ingest.topics.iter().map(|t| ByteString::from(t.as_str()));
+        let group = format!("{}.ingest", config.topics.prefix);
+        // The embedded log begins empty and is ours: nothing to choose.
+        let start = match (&config.log, config.ingest.start.0) {
+            (LogUrl::Embedded(_), Start::Unset) => Start::Earliest,
+            (_, start) => start,
+        };
+        let room = Ingest::new(ingest::Parts {
+            consumer: self.log.join(&group, &topics, start)?,
+            decoder,
+            registry: self.endpoints.registry(),
+            mailboxes,
+            closed,
+            undertaker: Undertaker {
+                log: Arc::clone(self.log),
+                dead: config.topics.dead(),
+                partitions: crate::config::Topics::DEAD_PARTITIONS,
+                clock: self.clock.clone(),
+            },
+            metrics: IngestMetrics::default(),
+        });
+        let run = room.run(self.stop.clone(), config.drain_deadline);
+        Ok(("ingest", tokio::spawn(async { Ok(run.await?) })))
+    }
+
+    fn owner(
+        &self,
+        mailboxes: Vec<mpsc::Sender<Vec<posthaste_core::delivery::Delivery>>>,
+        reports: mpsc::Receiver<Vec<posthaste_core::delivery::Report>>,
+    ) -> anyhow::Result<Spawned> {
+        let config = self.config;
+        let group = format!("{}.owner", config.topics.prefix);
+        let lane = [config.topics.lane()];
+        let room = OwnerRoom::new(owner::Parts {
+            // Without a commit everything is folded: always right, only slower.
+            consumer: self.log.join(&group, &lane, Start::Earliest)?,
+            log: Arc::clone(self.log),
+            topics: config.topics.clone(),
+            instance_id: config.instance_id.clone(),
+            registry: self.endpoints.registry(),
+            mailboxes,
+            reports,
+            clock: self.clock.clone(),
+            metrics: OwnerMetrics::default(),
+        });
+        let run = room.run(self.stop.clone(), config.drain_deadline);
+        Ok(("owner", tokio::spawn(async { Ok(run.await?) })))
+    }
+}
+
+/// Checks the topics, or makes them where the log is ours. Answers how many
+/// partitions the first source topic has.
+async fn verify_topics(config: &Config, log: &dyn Log) -> anyhow::Result<u32> {
+    let mut specs = config.topics.specs();
+    if matches!(config.log, LogUrl::Embedded(_)) {
+        let sources = config.ingest.topics.iter();
+        specs.extend(sources.map(|name| config.topics.source_spec(name)));
+    }
+    log.verify(&specs).await?;
+    let mut first = 0;
+    for name in config.ingest.topics.iter().rev() {
+        first = log.describe(&ByteString::from(name.as_str())).await?.partitions;
+    }
+    Ok(first)
+}
+
+async fn housekeeping(metrics: PrometheusHandle, clock: Clock, end: CancellationToken) {
+    let mut upkeep = tokio::time::interval(UPKEEP_EVERY);
+    let mut reanchor = tokio::time::interval(REANCHOR_EVERY);
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            _ = upkeep.tick() => metrics.run_upkeep(),
+            _ = reanchor.tick() => {
+                let correction_ms = clock.reanchor();
+                if correction_ms != 0 {
+                    tracing::warn!(correction_ms, "the wall clock moved, followed it");
+                }
+            }
+        }
+    }
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "posthaste".to_owned(), |name| name.trim().to_owned())
+}

@@ -1,0 +1,131 @@
+//! The command line's way to a running server.
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+/// Longest answer read.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Where the server is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Server {
+    /// The server's API.
+    #[arg(
+        long,
+        env = "POSTHASTE_SERVER",
+        default_value = "http://127.0.0.1:8400",
+        global = true
+    )]
+    server: String,
+}
+
+/// Why the server gave no good answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// It is not there.
+    #[error("cannot reach the server at {server}: {detail}; is `posthaste serve` running there?")]
+    Unreachable {
+        /// Where.
+        server: String,
+        /// Why.
+        detail: String,
+    },
+    /// Its address is not one.
+    #[error("--server {0}: expected http://HOST:PORT")]
+    BadServer(String),
+    /// It refused.
+    #[error("{status}: {detail}")]
+    Refused {
+        /// The status.
+        status: StatusCode,
+        /// The problem's words.
+        detail: String,
+    },
+}
+
+/// One connection to the server.
+pub(crate) struct Client {
+    server: String,
+    authority: String,
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl Client {
+    pub(crate) async fn connect(server: &Server) -> Result<Self, ClientError> {
+        let server = server.server.trim_end_matches('/').to_owned();
+        let authority = server
+            .strip_prefix("http://")
+            .filter(|authority| authority.contains(':') && !authority.contains('/'))
+            .ok_or_else(|| ClientError::BadServer(server.clone()))?
+            .to_owned();
+        let unreachable = |detail: String| ClientError::Unreachable {
+            server: server.clone(),
+            detail,
+        };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the server the operator named, not an endpoint"
+        )]
+        let stream = TcpStream::connect(&authority)
+            .await
+            .map_err(|error| unreachable(error.to_string()))?;
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| unreachable(error.to_string()))?;
+        tokio::spawn(connection);
+        Ok(Self {
+            server,
+            authority,
+            sender,
+        })
+    }
+
+    /// One request; the answer's JSON, or what the server said against it.
+    pub(crate) async fn call(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> anyhow::Result<Value> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, &self.authority);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let unreachable = |error: hyper::Error| ClientError::Unreachable {
+            server: self.server.clone(),
+            detail: error.to_string(),
+        };
+        self.sender.ready().await.map_err(unreachable)?;
+        let answer = self
+            .sender
+            .send_request(request.body(Full::new(body))?)
+            .await
+            .map_err(unreachable)?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
+        let body = body.collect().await.map_err(anyhow::Error::from_boxed)?;
+        let body = body.to_bytes();
+        let value: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        if status.is_success() {
+            return Ok(value);
+        }
+        let detail = value["detail"].as_str().map_or_else(
+            || String::from_utf8_lossy(&body).trim().to_owned(),
+            ToOwned::to_owned,
+        );
+        let detail = match value["param"].as_str() {
+            Some(param) => format!("{param}: {detail}"),
+            None => detail,
+        };
+        Err(ClientError::Refused { status, detail }.into())
+    }
+}

@@ -1,0 +1,194 @@
+//! `posthaste endpoints`.
+
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::client::{Client, Server};
+use super::table;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make an endpoint; shows its secret, this once.
+    #[command(after_help = "Example:
+  posthaste endpoints create --tenant acme --url https://example.com/hooks \\
+      --types 'invoice.*' --types order.made --max-in-flight 20")]
+    Create(Create),
+    /// A tenant's endpoints.
+    List {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Delete an endpoint; what waits for it is cancelled.
+    Delete {
+        #[command(flatten)]
+        of: Of,
+        /// Its id or uid.
+        endpoint: String,
+    },
+}
+
+/// Whose endpoints, where.
+#[derive(Debug, Args)]
+pub(crate) struct Of {
+    /// Whose endpoints.
+    #[arg(long)]
+    tenant: String,
+    #[command(flatten)]
+    server: Server,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    of: Of,
+    /// Where to POST.
+    #[arg(long)]
+    url: String,
+    /// A type to deliver, or a pattern such as `invoice.*`; all without one.
+    #[arg(long = "types", value_name = "TYPE")]
+    event_types: Vec<String>,
+    /// Your own name for it.
+    #[arg(long, default_value = "")]
+    uid: String,
+    /// What it is for.
+    #[arg(long, default_value = "")]
+    description: String,
+    /// Attempts in flight at once.
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    max_in_flight: u32,
+    /// Time for a whole attempt, such as 15s.
+    #[arg(long)]
+    timeout: Option<String>,
+    /// A header to send, `name: value`.
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// Offer HTTP/2.
+    #[arg(long)]
+    http2: bool,
+    /// A file that holds the secret to sign with, `whsec_…`; made by the server
+    /// without one.
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<std::path::PathBuf>,
+}
+
+pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Create(create) => create_one(create).await,
+        Command::List { of } => list(of).await,
+        Command::Delete { of, endpoint } => delete(of, &endpoint).await,
+    }
+}
+
+fn path(tenant: &str) -> String {
+    format!("/v1/tenants/{}/endpoints", encode(tenant))
+}
+
+/// Percent-encodes what a path segment may not hold (RFC 3986, 3.3).
+pub(super) fn encode(segment: &str) -> String {
+    let mut out = String::new();
+    for byte in segment.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+async fn create_one(create: Create) -> anyhow::Result<()> {
+    let mut headers = serde_json::Map::new();
+    for header in &create.headers {
+        let (name, value) = header
+            .split_once(':')
+            .ok_or_else(|| anyhow::anyhow!("--header {header}: expected `name: value`"))?;
+        headers.insert(name.trim().to_owned(), value.trim().into());
+    }
+    let mut body = json!({
+        "url": create.url,
+        "uid": create.uid,
+        "description": create.description,
+        "event_types": create.event_types,
+        "max_in_flight": create.max_in_flight,
+        "http2": create.http2,
+        "headers": headers,
+    });
+    if let Some(timeout) = create.timeout {
+        body["timeout"] = timeout.into();
+    }
+    if let Some(file) = create.secret_file {
+        let text = std::fs::read_to_string(&file)
+            .map_err(|error| anyhow::anyhow!("--secret-file {}: {error}", file.display()))?;
+        body["secret"] = text.trim().into();
+    }
+    let mut client = Client::connect(&create.of.server).await?;
+    let made = client
+        .call(Method::POST, &path(&create.of.tenant), &[], body.to_string().into())
+        .await?;
+    if create.of.json {
+        println!("{made:#}");
+        return Ok(());
+    }
+    print!("{}", table::render(HEAD, [row(&made)]));
+    println!("\nsecret (shown this once): {}", text(&made["secret"]));
+    Ok(())
+}
+
+const HEAD: &[&str] = &["id", "uid", "status", "types", "in flight", "url"];
+
+fn row(endpoint: &Value) -> Vec<String> {
+    let types: Vec<_> = endpoint["event_types"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(text)
+        .collect();
+    let types = if types.is_empty() {
+        "*".to_owned()
+    } else {
+        types.join(",")
+    };
+    vec![
+        text(&endpoint["id"]),
+        text(&endpoint["uid"]),
+        text(&endpoint["status"]),
+        types,
+        text(&endpoint["max_in_flight"]),
+        text(&endpoint["url"]),
+    ]
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
+}
+
+async fn list(of: Of) -> anyhow::Result<()> {
+    let mut client = Client::connect(&of.server).await?;
+    let found = client
+        .call(Method::GET, &path(&of.tenant), &[], Bytes::new())
+        .await?;
+    if of.json {
+        println!("{found:#}");
+        return Ok(());
+    }
+    let rows = found["data"].as_array().into_iter().flatten().map(row);
+    print!("{}", table::render(HEAD, rows));
+    Ok(())
+}
+
+async fn delete(of: Of, endpoint: &str) -> anyhow::Result<()> {
+    let mut client = Client::connect(&of.server).await?;
+    let path = format!("{}/{}", path(&of.tenant), encode(endpoint));
+    client.call(Method::DELETE, &path, &[], Bytes::new()).await?;
+    if of.json {
+        println!("{}", json!({"deleted": endpoint}));
+    } else {
+        println!("deleted {}", table::plain(endpoint));
+    }
+    Ok(())
+}

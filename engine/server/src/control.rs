@@ -1,0 +1,178 @@
+//! The endpoints table: fed from the log into snapshots that everybody reads,
+//! and written by commands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use posthaste_core::endpoint::Endpoint;
+use posthaste_core::id::EndpointId;
+use posthaste_core::registry::{Registry, Table, table_key};
+use posthaste_proto::Record as _;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Topics;
+use crate::log::{
+    AppendError, GroupConsumer, GroupEvent, Log, LogError, NewRecord, Offset, TopicPartition,
+};
+use crate::telemetry;
+
+/// How long a writer waits to see its own write.
+const FOLD_WAIT: Duration = Duration::from_secs(5);
+
+/// The endpoints as one instance sees them, and how far it has read.
+#[derive(Debug, Clone)]
+pub struct Endpoints {
+    registry: watch::Receiver<Arc<Registry>>,
+    folded: watch::Receiver<Offset>,
+    log: Writer,
+}
+
+#[derive(Clone)]
+struct Writer {
+    log: Arc<dyn Log>,
+    table: TopicPartition,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Writer({})", self.table)
+    }
+}
+
+/// The loop that folds the table.
+pub struct Feed {
+    consumer: Box<dyn GroupConsumer>,
+    table: Table,
+    registry: watch::Sender<Arc<Registry>>,
+    folded: watch::Sender<Offset>,
+}
+
+/// Why a command on the table failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The log did not take it.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The log has it, this instance has not read it back in time.
+    #[error("the change is in the log but not yet visible here")]
+    NotYetVisible,
+}
+
+impl Endpoints {
+    /// Reads the whole table as it is now, and keeps reading: answers once this
+    /// instance has caught up.
+    pub async fn open(
+        log: Arc<dyn Log>,
+        topics: &Topics,
+        stop: CancellationToken,
+    ) -> Result<Self, LogError> {
+        let table = TopicPartition {
+            topic: topics.endpoints(),
+            partition: 0,
+        };
+        let (_, end) = log.bounds(&table).await?;
+        let (registry, registry_seen) = watch::channel(Arc::default());
+        let (folded, folded_seen) = watch::channel(0);
+        let feed = Feed {
+            consumer: log.follow(&table.topic)?,
+            table: Table::default(),
+            registry,
+            folded,
+        };
+        tokio::spawn(feed.run(stop));
+        let mut endpoints = Self {
+            registry: registry_seen,
+            folded: folded_seen,
+            log: Writer { log, table },
+        };
+        endpoints.wait_for(end).await?;
+        Ok(endpoints)
+    }
+
+    async fn wait_for(&mut self, end: Offset) -> Result<(), LogError> {
+        self.folded
+            .wait_for(|&folded| folded >= end)
+            .await
+            .map_err(|_| LogError::Other("the endpoints table cannot be read".to_owned()))?;
+        Ok(())
+    }
+
+    /// The endpoints now, and every change from here on.
+    pub fn registry(&self) -> watch::Receiver<Arc<Registry>> {
+        self.registry.clone()
+    }
+
+    /// Writes an endpoint; answers once this instance sees it.
+    pub async fn put(&self, endpoint: &Endpoint) -> Result<Offset, CommandError> {
+        self.write(endpoint.id, endpoint.to_proto().to_value()).await
+    }
+
+    /// Deletes an endpoint; answers once this instance sees it.
+    pub async fn delete(&self, id: EndpointId) -> Result<Offset, CommandError> {
+        self.write(id, Bytes::new()).await
+    }
+
+    async fn write(&self, id: EndpointId, value: Bytes) -> Result<Offset, CommandError> {
+        let record = NewRecord {
+            to: self.log.table.clone(),
+            key: table_key(id),
+            value,
+            headers: Vec::new(),
+        };
+        let results = self.log.log.append(vec![record]).await;
+        let offset = results.into_iter().next().unwrap_or_else(|| {
+            Err(AppendError::Unknown("the log gave no answer".to_owned()))
+        })?;
+        let mut folded = self.folded.clone();
+        match timeout(FOLD_WAIT, folded.wait_for(|&folded| folded > offset)).await {
+            Ok(Ok(_)) => Ok(offset),
+            Ok(Err(_)) | Err(_) => Err(CommandError::NotYetVisible),
+        }
+    }
+}
+
+impl Feed {
+    async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let event = tokio::select! {
+                () = stop.cancelled() => return,
+                event = self.consumer.next() => event,
+            };
+            match event {
+                GroupEvent::Batch {
+                    tp,
+                    epoch,
+                    records,
+                    next,
+                } => {
+                    let size = records.iter().map(crate::log::Record::size).sum();
+                    for record in &records {
+                        if let Err(problem) = self.table.apply(&record.key, &record.value) {
+                            tracing::error!(offset = record.offset, problem, "endpoint record ignored");
+                        }
+                    }
+                    self.consumer.credit(&tp, epoch, size);
+                    self.publish(next);
+                }
+                GroupEvent::Assigned { position, .. } => {
+                    self.folded.send_replace(position);
+                }
+                GroupEvent::Fatal(error) => {
+                    tracing::error!(%error, "the endpoints table cannot be read further");
+                    return;
+                }
+                GroupEvent::Revoking { .. } | GroupEvent::Lost { .. } => {}
+            }
+        }
+    }
+
+    fn publish(&mut self, next: Offset) {
+        let registry = self.table.snapshot();
+        telemetry::endpoints(registry.len());
+        self.registry.send_replace(registry);
+        self.folded.send_replace(next);
+    }
+}

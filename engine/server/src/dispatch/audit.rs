@@ -1,0 +1,126 @@
+//! Attempts on record: what was sent to whom, when, and what came back. Kept
+//! for people; nothing depends on it, so a slow log costs records, counted,
+//! and never a delivery.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use posthaste_core::delivery::Delivery;
+use posthaste_core::limits::{AUDIT_BATCH, AUDIT_BATCHES_MAX};
+use posthaste_core::time::Timestamp;
+use posthaste_proto as proto;
+use posthaste_proto::Record as _;
+use tokio::sync::mpsc;
+
+use super::Parts;
+use super::desk::Desk;
+use crate::config::AuditLevel;
+use crate::log::{NewRecord, TopicPartition};
+use crate::send::Attempted;
+
+/// A shard's attempts on their way to the attempts topic.
+pub(super) struct Audit {
+    level: AuditLevel,
+    waiting: RefCell<Vec<proto::Attempt>>,
+    out: mpsc::Sender<Vec<proto::Attempt>>,
+}
+
+impl Audit {
+    /// Starts the task that appends them.
+    pub(super) fn start(parts: &Parts) -> Self {
+        let (out, mut batches) = mpsc::channel::<Vec<proto::Attempt>>(AUDIT_BATCHES_MAX);
+        let log = Arc::clone(&parts.log);
+        let topic = parts.topics.attempts();
+        let partitions = parts.topics.lane_partitions;
+        tokio::task::spawn_local(async move {
+            let mut turn = 0;
+            while let Some(attempts) = batches.recv().await {
+                turn = (turn + 1) % partitions;
+                let record = NewRecord {
+                    to: TopicPartition {
+                        topic: topic.clone(),
+                        partition: turn,
+                    },
+                    key: Bytes::new(),
+                    value: proto::AttemptBatch { attempts }.to_value(),
+                    headers: Vec::new(),
+                };
+                for result in log.append_audit(vec![record]).await {
+                    if let Err(error) = result {
+                        tracing::warn!(%error, "attempts were not recorded");
+                    }
+                }
+            }
+        });
+        Self {
+            level: parts.audit,
+            waiting: RefCell::new(Vec::new()),
+            out,
+        }
+    }
+
+    /// Notes one attempt.
+    pub(super) fn record(
+        &self,
+        desk: &Desk,
+        delivery: &Delivery,
+        attempted: &Attempted,
+        started: Timestamp,
+        took: Duration,
+    ) {
+        let failed = attempted.outcome.cause.is_some();
+        let wanted = match self.level {
+            AuditLevel::All => true,
+            AuditLevel::Failures => failed,
+            AuditLevel::None => false,
+        };
+        if !wanted {
+            return;
+        }
+        let Some(endpoint) = desk.registry().id(delivery.endpoint) else {
+            return;
+        };
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.push(proto::Attempt {
+            endpoint_id: Bytes::copy_from_slice(endpoint.as_bytes()),
+            tenant: delivery.event.tenant.to_string(),
+            event_id: delivery.event.id.to_string(),
+            event_type: delivery.event.event_type.to_string(),
+            number: delivery.attempts + 1,
+            started_ms: started.as_millis(),
+            duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            status: attempted.outcome.status.map_or(0, u32::from),
+            cause: attempted
+                .outcome
+                .cause
+                .map_or_else(String::new, |cause| cause.code().to_owned()),
+            next_due_ms: 0,
+            response_excerpt: attempted.excerpt.clone(),
+        });
+        if waiting.len() >= AUDIT_BATCH {
+            let batch = std::mem::take(&mut *waiting);
+            let count = batch.len();
+            if self.out.try_send(batch).is_err() {
+                let count = u64::try_from(count).unwrap_or(0);
+                desk.metrics.borrow().audit_dropped.increment(count);
+            }
+        }
+    }
+
+    /// Lets go of what waits, if there is room.
+    pub(super) fn flush(&self) {
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.is_empty()
+            && let Ok(permit) = self.out.try_reserve()
+        {
+            permit.send(std::mem::take(&mut *waiting));
+        }
+    }
+
+    /// Resolves when everything handed over is on its way to the log.
+    pub(super) async fn close(&self) {
+        let _all = self.out.reserve_many(AUDIT_BATCHES_MAX).await;
+    }
+}

@@ -1,0 +1,207 @@
+//! Connection tasks: each holds one connection to one endpoint and makes the
+//! attempts the desk assigns to it. The task is the pool's slot: no checkout,
+//! no spawn a delivery.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use posthaste_core::delivery::Delivery;
+use posthaste_core::endpoint::Endpoint;
+use posthaste_core::limits::CONNECTION_IDLE_MAX;
+use posthaste_core::outcome::Outcome;
+use posthaste_core::registry::{EndpointIx, Registry};
+use posthaste_core::time::Timestamp;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::desk::Desk;
+use crate::send::{Attempted, Connection, Egress, Failure, Prepared};
+
+/// One connection task's place at the desk.
+pub(super) struct Worker {
+    endpoint: EndpointIx,
+    assigned: RefCell<Option<Delivery>>,
+    wake: Notify,
+    idle_since: Cell<Timestamp>,
+    leaving: Cell<bool>,
+}
+
+/// The connection tasks of a shard, by endpoint, the warmest idle one last.
+#[derive(Default)]
+pub(super) struct Workers {
+    by_endpoint: Vec<Option<Box<Station>>>,
+}
+
+/// One endpoint's connections and what they send with.
+#[derive(Default)]
+struct Station {
+    idle: VecDeque<Rc<Worker>>,
+    prepared: Option<(Arc<Endpoint>, Rc<Prepared>)>,
+}
+
+impl Worker {
+    pub(super) fn assign(&self, delivery: Delivery) {
+        let before = self.assigned.replace(Some(delivery));
+        assert!(before.is_none(), "a worker makes one attempt at a time");
+        self.wake.notify_one();
+    }
+
+    /// The next delivery, or `None` when the task should end.
+    async fn next(&self) -> Option<Delivery> {
+        loop {
+            if let Some(delivery) = self.assigned.take() {
+                return Some(delivery);
+            }
+            if self.leaving.get() {
+                return None;
+            }
+            self.wake.notified().await;
+        }
+    }
+}
+
+impl Workers {
+    fn station(&mut self, ix: EndpointIx) -> &mut Station {
+        let place = usize::try_from(ix.0).expect("an index fits the address space");
+        if place >= self.by_endpoint.len() {
+            self.by_endpoint.resize_with(place + 1, || None);
+        }
+        self.by_endpoint[place].get_or_insert_default()
+    }
+
+    /// An idle connection task of the endpoint, the one used last.
+    pub(super) fn hire(&mut self, ix: EndpointIx) -> Option<Rc<Worker>> {
+        self.station(ix).idle.pop_back()
+    }
+
+    /// The task is idle from now on.
+    pub(super) fn free(&mut self, worker: &Rc<Worker>, now: Timestamp) {
+        worker.idle_since.set(now);
+        let station = self.station(worker.endpoint);
+        station.idle.push_back(Rc::clone(worker));
+    }
+
+    /// The task ends.
+    pub(super) fn dismiss(&mut self, worker: &Rc<Worker>) {
+        let station = self.station(worker.endpoint);
+        station.idle.retain(|idle| !Rc::ptr_eq(idle, worker));
+    }
+
+    /// Sends home who has been idle too long.
+    pub(super) fn sweep(&self, now: Timestamp) {
+        for station in self.by_endpoint.iter().flatten() {
+            let stale = |worker: &&Rc<Worker>| {
+                now.since(worker.idle_since.get()) >= CONNECTION_IDLE_MAX
+            };
+            for worker in station.idle.iter().take_while(stale) {
+                worker.leaving.set(true);
+                worker.wake.notify_one();
+            }
+        }
+    }
+
+    /// The endpoint's request parts, rebuilt when it or its live secrets
+    /// changed.
+    pub(super) fn prepared(
+        &mut self,
+        ix: EndpointIx,
+        registry: &Registry,
+        egress: &Egress,
+        now: Timestamp,
+    ) -> Result<Rc<Prepared>, Failure> {
+        let Some(endpoint) = registry.endpoint(ix) else {
+            return Err(Failure::endpoint_gone());
+        };
+        let station = self.station(ix);
+        if let Some((of, prepared)) = &station.prepared
+            && Arc::ptr_eq(of, endpoint)
+            && prepared.valid_until().is_none_or(|end| now < end)
+        {
+            return Ok(Rc::clone(prepared));
+        }
+        let prepared = Rc::new(Prepared::new(endpoint, egress, now)?);
+        station.prepared = Some((Arc::clone(endpoint), Rc::clone(&prepared)));
+        Ok(prepared)
+    }
+}
+
+/// Starts a connection task with its first delivery.
+pub(super) fn spawn(desk: Rc<Desk>, first: Delivery) {
+    let worker = Rc::new(Worker {
+        endpoint: first.endpoint,
+        assigned: RefCell::new(Some(first)),
+        wake: Notify::new(),
+        idle_since: Cell::new(Timestamp::default()),
+        leaving: Cell::new(false),
+    });
+    tokio::task::spawn_local(run(desk, worker));
+}
+
+async fn run(desk: Rc<Desk>, worker: Rc<Worker>) {
+    let mut line = Line {
+        connection: None,
+        prepared: None,
+    };
+    while let Some(delivery) = worker.next().await {
+        let started = desk.clock.now();
+        let at = Instant::now();
+        let attempted = line.attempt(&desk, &delivery, started).await;
+        let took = at.elapsed();
+        desk.metrics
+            .borrow_mut()
+            .attempt(&attempted.outcome, took.as_secs_f64());
+        desk.audit
+            .record(&desk, &delivery, &attempted, started, took);
+        let outcome: Outcome = attempted.outcome;
+        desk.finished(&worker, delivery, outcome, desk.clock.now());
+    }
+    desk.dismiss(&worker);
+}
+
+/// One connection, opened when it is needed.
+struct Line {
+    connection: Option<Connection>,
+    prepared: Option<Rc<Prepared>>,
+}
+
+impl Line {
+    async fn attempt(&mut self, desk: &Desk, delivery: &Delivery, now: Timestamp) -> Attempted {
+        let prepared = match desk.prepared(delivery.endpoint, now) {
+            Ok(prepared) => prepared,
+            Err(failure) => return failure.into(),
+        };
+        // A changed endpoint may mean another address or another identity.
+        let same = self
+            .prepared
+            .as_ref()
+            .is_some_and(|before| Rc::ptr_eq(before, &prepared));
+        if !same || !self.connection.as_ref().is_some_and(Connection::reusable) {
+            self.connection = None;
+        }
+        self.prepared = Some(Rc::clone(&prepared));
+        let number = delivery.attempts + 1;
+        let deadline = Instant::now() + prepared.timeout();
+        loop {
+            let fresh = self.connection.is_none();
+            let connection = match &mut self.connection {
+                Some(connection) => connection,
+                closed => {
+                    desk.metrics.borrow().connections.increment(1);
+                    match Connection::open(&desk.egress, &prepared, deadline).await {
+                        Ok(open) => closed.insert(open),
+                        Err(failure) => return failure.into(),
+                    }
+                }
+            };
+            let attempt = connection.attempt(&prepared, &delivery.event, number, now, deadline);
+            match attempt.await {
+                // The receiver had closed it before anything was sent.
+                None if !fresh => self.connection = None,
+                None => return Failure::never_sent().into(),
+                Some(attempted) => return attempted,
+            }
+        }
+    }
+}
