@@ -2,3 +2,4 @@
 
 #[macro_use]
 mod contract;
+mod embedded;
