@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use posthaste::log::embedded::{Clock, EmbeddedLog};
-use posthaste::log::{Log, LogError, TopicPartition};
+use posthaste::log::{Log, LogError, Start, TopicPartition};
 use posthaste_core::time::Timestamp;
 use tempfile::TempDir;
 
-use crate::contract::{Harness, RETENTION, fill, place, record, spec};
+use crate::contract::{Harness, Member, RETENTION, fill, place, record, spec};
 
 struct EmbeddedHarness {
     dir: TempDir,
@@ -130,8 +130,7 @@ async fn a_damaged_file_is_named() {
 async fn closing_tells_those_who_still_listen() {
     let harness = EmbeddedHarness::fresh().await;
     let topic = harness.topic(1).await;
-    let mut member =
-        crate::contract::Member::new::<EmbeddedHarness>(harness.log.follow(&topic).unwrap());
+    let mut member = Member::new::<EmbeddedHarness>(harness.log.follow(&topic).unwrap());
     member.until("assigned", |m| m.assigned.len() == 1).await;
     harness.log.close();
     member.until("told", |m| m.fatal.is_some()).await;
@@ -152,4 +151,42 @@ async fn settings_that_may_change_do() {
     let harness = harness.reopen().await;
     let found = harness.log.describe(&wanted.name).await.unwrap();
     assert_eq!(found.record_bytes_max, 10);
+}
+
+#[tokio::test]
+async fn members_that_come_and_go_leave_an_even_split() {
+    let harness = EmbeddedHarness::fresh().await;
+    let topic = harness.topic(8).await;
+    let mut one = Member::join(&harness, "g", &[&topic], Start::Earliest);
+    for round in 0..30 {
+        let passing = Member::join(&harness, "g", &[&topic], Start::Earliest);
+        if round % 3 == 0 {
+            drop(passing);
+        } else {
+            // Left while partitions are on their way to it.
+            let mut passing = passing;
+            let _ = tokio::time::timeout(Duration::from_millis(round), async {
+                tokio::join!(one.step(), passing.step())
+            })
+            .await;
+        }
+        one.release();
+    }
+    let mut two = Member::join(&harness, "g", &[&topic], Start::Earliest);
+    let sharing = async {
+        while one.assigned.len() != 4 || two.assigned.len() != 4 {
+            tokio::select! {
+                () = one.step() => {}
+                () = two.step() => {}
+            }
+            one.release();
+            two.release();
+        }
+    };
+    let shared = tokio::time::timeout(EmbeddedHarness::PATIENCE, sharing).await;
+    let held = (one.assigned.len(), two.assigned.len());
+    assert!(shared.is_ok(), "{held:?} of 8 partitions are held");
+    let both: std::collections::BTreeSet<_> =
+        one.assigned.keys().chain(two.assigned.keys()).collect();
+    assert_eq!(both.len(), 8, "a partition is held twice");
 }

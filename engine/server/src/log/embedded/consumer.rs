@@ -167,6 +167,7 @@ impl GroupConsumer for Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
+        self.events.close();
         leave(&self.shared, &self.member, self.place.as_ref());
     }
 }
@@ -272,22 +273,33 @@ impl Feed<'_> {
         }
     }
 
+    /// Follows orders in the order they came: a partition may be given and
+    /// asked back before this thread looks.
     fn obey(&mut self) -> Result<(), LogError> {
-        let mut taken = Vec::new();
+        let mut given = Vec::new();
         for order in self.member.orders() {
             match order {
-                Order::Take(tp) => taken.push(tp),
-                Order::Release(tp) => self.drain(&tp),
+                Order::Take(tp) => given.push(tp),
+                Order::Release(tp) => {
+                    if given.contains(&tp) {
+                        self.take_all(std::mem::take(&mut given))?;
+                    }
+                    self.drain(&tp);
+                }
             }
         }
+        self.take_all(given)
+    }
+
+    fn take_all(&mut self, given: Vec<TopicPartition>) -> Result<(), LogError> {
         // All are asked for before the first is waited for: one transaction.
-        let asked: Result<Vec<_>, _> = taken.into_iter().map(|tp| self.ask(tp)).collect();
+        let asked: Result<Vec<_>, _> = given.into_iter().map(|tp| self.ask(tp)).collect();
         for (topic, tp, answer) in asked? {
             let (position, metadata) = match answer {
-                None => (
-                    topic.part(tp.partition).map_or(0, |part| part.start()),
-                    String::new(),
-                ),
+                None => {
+                    let start = topic.part(tp.partition).map_or(0, |part| part.start());
+                    (start, String::new())
+                }
                 Some(answer) => answer.blocking_recv().unwrap_or_else(|_| Err(closed()))?,
             };
             self.take(topic, tp, position, metadata);
@@ -399,17 +411,18 @@ impl Feed<'_> {
         Ok(false)
     }
 
-    /// Leaves the group and says why, however long that takes to be heard.
+    /// Leaves the group at once, and says why, however long that takes to be
+    /// heard.
     fn end_with(&mut self, error: LogError) {
+        leave(self.shared, self.member, self.place.as_ref());
         self.waiting.push_back(GroupEvent::Fatal(error));
-        while !self.is_over() {
+        while !self.shared.is_closing() && !self.out.is_closed() {
             self.hand_over();
             if self.waiting.is_empty() {
-                break;
+                return;
             }
             os::park();
         }
-        leave(self.shared, self.member, self.place.as_ref());
     }
 }
 
