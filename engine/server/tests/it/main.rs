@@ -1,4 +1,7 @@
 //! What holds only where several rooms, or a real disk or broker, meet.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[macro_use]
 mod contract;
+mod embedded;
