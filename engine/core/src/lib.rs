@@ -7,14 +7,22 @@
 
 #![warn(missing_docs)]
 
+pub mod delivery;
 pub mod endpoint;
 pub mod event;
 pub mod filter;
 pub mod id;
+pub mod lane;
 pub mod limits;
+pub mod offsets;
+pub mod outcome;
+pub mod queue;
 pub mod registry;
+pub mod retry;
 pub mod rng;
+pub mod shard;
 pub mod signature;
 pub mod target;
 pub mod time;
+pub mod timers;
 pub mod wall;

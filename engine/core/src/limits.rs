@@ -95,9 +95,6 @@ pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
 /// An idle connection is closed after this.
 pub const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// Longest endpoint URL; longer ones are refused when the endpoint is written.
-pub const URL_BYTES_MAX: usize = 2_048;
-
 /// Keys one endpoint signs with at once, newest first; older ones fall away.
 pub const SIGNING_KEYS_MAX: usize = 3;
 /// Signatures of one version read from a received header; later ones are not
@@ -128,6 +125,9 @@ pub const COMMIT_COMPLETIONS_MAX: usize = 5_000;
 /// Characters of commit metadata; Kafka's default bound is 4,096 bytes
 /// (`offset.metadata.max.bytes`).
 pub const COMMIT_METADATA_MAX: usize = 4_000;
+
+/// Offsets commit metadata tells about; what lies beyond is unknown to it.
+pub const COMMIT_SPAN_MAX: u64 = 1 << 24;
 
 /// Facts are written at least this often while there are any.
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(200);
