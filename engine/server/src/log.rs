@@ -18,6 +18,7 @@ use posthaste_core::time::Timestamp;
 
 pub mod embedded;
 pub mod kafka;
+mod lease;
 
 /// A position in one partition.
 pub type Offset = u64;
@@ -260,6 +261,8 @@ pub struct TopicDescription {
     pub partitions: u32,
     /// Largest record the topic takes, in bytes.
     pub record_bytes_max: usize,
+    /// Age at which records may go; `None` when they stay.
+    pub retention: Option<Duration>,
 }
 
 /// A topic Posthaste needs, as it must be.

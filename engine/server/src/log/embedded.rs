@@ -25,6 +25,7 @@ use futures_util::future::BoxFuture;
 use posthaste_core::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
+use super::lease::lock;
 use super::{
     AppendError, GroupConsumer, Log, LogError, NewRecord, Offset, Record, Start, TopicDescription,
     TopicPartition, TopicSpec,
@@ -32,7 +33,7 @@ use super::{
 use catalog::Topic;
 use group::Groups;
 use reader::Ask;
-use thread::{Inbox, Shared, lock};
+use thread::{Inbox, Shared};
 use writer::{Op, Resolved};
 
 mod catalog;
@@ -288,6 +289,7 @@ impl Log for EmbeddedLog {
             Ok(TopicDescription {
                 partitions: topic.partitions(),
                 record_bytes_max: topic.record_bytes_max(),
+                retention: topic.retention(),
             })
         })
     }

@@ -5,3 +5,4 @@
 #[macro_use]
 mod contract;
 mod embedded;
+mod kafka;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 
 use super::super::{Cleanup, LogError, Offset, TopicPartition};
-use super::thread::lock;
+use super::super::lease::lock;
 
 /// One topic.
 #[derive(Debug)]

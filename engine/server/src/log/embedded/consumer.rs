@@ -18,14 +18,15 @@ use rusqlite::Statement;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
+use super::super::lease::{Lease, lock};
 use super::super::{
     CommitError, Epoch, GroupConsumer, GroupEvent, LogError, Offset, Record, RevokeToken, Start,
     TopicPartition,
 };
 use super::catalog::Topic;
-use super::group::{Lease, Member, MemberId, Order};
+use super::group::{Member, MemberId, Order};
 use super::reader::{self, Want};
-use super::thread::{self, Shared, lock};
+use super::thread::{self, Shared};
 use super::writer::Op;
 use super::{closed, store};
 
@@ -105,7 +106,7 @@ fn begin(shared: &Arc<Shared>, topics: &[Arc<Topic>], start: Start) -> Result<Be
             run(&shared, &member, &topics, place, start, out);
         }
     };
-    member.serve(shared.start("log-consumer", reading)?);
+    member.reader.serve(shared.start("log-consumer", reading)?);
     Ok((member, events, place))
 }
 
@@ -122,16 +123,13 @@ impl GroupConsumer for Consumer {
             let Some(event) = self.events.recv().await else {
                 return GroupEvent::Fatal(closed());
             };
-            self.member.wake();
+            self.member.reader.wake();
             event
         })
     }
 
     fn credit(&self, tp: &TopicPartition, epoch: Epoch, bytes: usize) {
-        if let Some(lease) = self.member.lease(tp, epoch) {
-            lease.give(bytes);
-            self.member.wake();
-        }
+        self.member.reader.credit(tp, epoch, bytes);
     }
 
     fn commit(
@@ -141,7 +139,7 @@ impl GroupConsumer for Consumer {
         at: Offset,
         metadata: String,
     ) -> BoxFuture<'static, Result<(), CommitError>> {
-        let lease = self.member.lease(tp, epoch);
+        let lease = self.member.reader.lease(tp, epoch);
         let (Some(place), Some(lease)) = (&self.place, lease) else {
             return Box::pin(async { Err(CommitError::Stale) });
         };
@@ -174,7 +172,7 @@ impl Drop for Consumer {
 
 /// Ends the member's leases, then lets others have its partitions.
 fn leave(shared: &Shared, member: &Member, place: Option<&Place>) {
-    member.leave();
+    member.reader.leave();
     if let Some(place) = place {
         lock(&shared.groups).leave(&place.group, place.id);
     }
@@ -247,7 +245,7 @@ struct Feed<'a> {
 
 impl Feed<'_> {
     fn is_over(&self) -> bool {
-        self.shared.is_closing() || self.member.has_left()
+        self.shared.is_closing() || self.member.reader.has_left()
     }
 
     /// Serves the member until it leaves or the log closes.
@@ -328,7 +326,7 @@ impl Feed<'_> {
 
     fn take(&mut self, topic: Arc<Topic>, tp: TopicPartition, position: Offset, metadata: String) {
         let lease = Arc::new(Lease::new(tp));
-        if !self.member.begin(&lease) {
+        if !self.member.reader.begin(&lease) {
             return;
         }
         self.waiting.push_back(GroupEvent::Assigned {
@@ -372,7 +370,7 @@ impl Feed<'_> {
             })
         });
         for held in drained {
-            self.member.end(&held.lease);
+            self.member.reader.end(&held.lease);
             if let Some(place) = &self.place {
                 lock(&self.shared.groups).released(&place.group, place.id, &held.lease.tp);
             }

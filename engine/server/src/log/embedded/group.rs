@@ -2,61 +2,11 @@
 //! of an embedded log's groups live in this process.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::thread::Thread;
+use std::sync::{Arc, Mutex};
 
-use super::super::{CREDIT_BYTES, Epoch, TopicPartition};
+use super::super::TopicPartition;
+use super::super::lease::{Reader, lock};
 use super::catalog::Topic;
-use super::thread::lock;
-
-/// One assignment of one partition.
-#[derive(Debug)]
-pub(super) struct Lease {
-    pub(super) tp: TopicPartition,
-    pub(super) epoch: Epoch,
-    live: AtomicBool,
-    credit: AtomicI64,
-}
-
-impl Lease {
-    pub(super) fn new(tp: TopicPartition) -> Self {
-        static EPOCHS: AtomicU64 = AtomicU64::new(1);
-        Self {
-            tp,
-            epoch: Epoch(EPOCHS.fetch_add(1, Ordering::Relaxed)),
-            live: AtomicBool::new(true),
-            credit: AtomicI64::new(signed(CREDIT_BYTES)),
-        }
-    }
-
-    pub(super) fn is_live(&self) -> bool {
-        self.live.load(Ordering::Acquire)
-    }
-
-    /// From here on nothing is committed under this lease.
-    pub(super) fn end(&self) {
-        self.live.store(false, Ordering::Release);
-    }
-
-    /// Bytes that may be handed over; nothing when there is no credit.
-    pub(super) fn credit(&self) -> Option<usize> {
-        let credit = usize::try_from(self.credit.load(Ordering::Acquire)).ok()?;
-        (credit > 0).then_some(credit)
-    }
-
-    pub(super) fn give(&self, bytes: usize) {
-        self.credit.fetch_add(signed(bytes), Ordering::AcqRel);
-    }
-
-    pub(super) fn take(&self, bytes: usize) {
-        self.credit.fetch_sub(signed(bytes), Ordering::AcqRel);
-    }
-}
-
-fn signed(bytes: usize) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
-}
 
 /// What a member is told to do.
 #[derive(Debug)]
@@ -65,74 +15,22 @@ pub(super) enum Order {
     Release(TopicPartition),
 }
 
-/// One reader of one or several topics: what its thread, its consumer and the
-/// group share. Orders are bounded by the number of partitions.
+/// One reader of one or several topics, and what its group tells it.
+/// Orders are bounded by the number of partitions.
 #[derive(Debug, Default)]
 pub(super) struct Member {
-    thread: OnceLock<Thread>,
-    left: AtomicBool,
+    pub(super) reader: Reader,
     orders: Mutex<Vec<Order>>,
-    leases: Mutex<BTreeMap<TopicPartition, Arc<Lease>>>,
 }
 
 impl Member {
-    /// Names the thread that serves this member.
-    pub(super) fn serve(&self, thread: Thread) {
-        // Set once, where the member is made.
-        let _ = self.thread.set(thread);
-    }
-
-    pub(super) fn wake(&self) {
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
-    }
-
     pub(super) fn order(&self, order: Order) {
         lock(&self.orders).push(order);
-        self.wake();
+        self.reader.wake();
     }
 
     pub(super) fn orders(&self) -> Vec<Order> {
         std::mem::take(&mut *lock(&self.orders))
-    }
-
-    pub(super) fn has_left(&self) -> bool {
-        self.left.load(Ordering::Acquire)
-    }
-
-    /// Ends every lease; none begins any more.
-    pub(super) fn leave(&self) {
-        let mut leases = lock(&self.leases);
-        self.left.store(true, Ordering::Release);
-        for lease in leases.values() {
-            lease.end();
-        }
-        leases.clear();
-        drop(leases);
-        self.wake();
-    }
-
-    /// Begins a lease, unless the member has left.
-    pub(super) fn begin(&self, lease: &Arc<Lease>) -> bool {
-        let mut leases = lock(&self.leases);
-        if self.has_left() {
-            return false;
-        }
-        leases.insert(lease.tp.clone(), Arc::clone(lease));
-        true
-    }
-
-    pub(super) fn end(&self, lease: &Lease) {
-        lock(&self.leases).remove(&lease.tp);
-        lease.end();
-    }
-
-    /// The lease of that epoch, if it still lasts.
-    pub(super) fn lease(&self, tp: &TopicPartition, epoch: Epoch) -> Option<Arc<Lease>> {
-        let leases = lock(&self.leases);
-        let lease = leases.get(tp).filter(|lease| lease.epoch == epoch);
-        lease.cloned()
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use tokio::sync::mpsc;
 
+use super::super::lease::lock;
 use super::catalog::Topic;
 use super::group::Groups;
 use super::writer::Op;
@@ -95,12 +96,6 @@ pub(super) fn start(
 ) -> Result<JoinHandle<()>, LogError> {
     let started = thread::Builder::new().name(name.into()).spawn(work);
     started.map_err(|error| LogError::Other(format!("thread `{name}` did not start: {error}")))
-}
-
-/// Nothing is left half-changed under these locks, so one who panicked holding
-/// it is no reason to stop.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Wakes a parked thread from async code.

@@ -14,11 +14,11 @@ use posthaste_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 use tokio::sync::oneshot;
 
+use super::super::lease::Lease;
 use super::super::{
     AppendError, CommitError, LogError, NewRecord, Offset, Start, TopicPartition, TopicSpec,
 };
 use super::catalog::Topic;
-use super::group::Lease;
 use super::store::{encode_headers, integer, row_of, unsigned};
 use super::thread::{self, Inbox, Shared};
 use super::{MINUTE, reader};
