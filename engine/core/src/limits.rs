@@ -95,6 +95,39 @@ pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
 /// An idle connection is closed after this.
 pub const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(60);
 
+/// Plaintext bytes read from a receiver that owes no response, such as HTTP/2
+/// pings; past it the connection is dropped.
+pub const IDLE_BYTES_MAX: usize = 1_024;
+/// Head of one HTTP/1.1 response, and header list of an HTTP/2 one; past it the
+/// connection is dropped.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Header fields of one HTTP/1.1 response; past it the connection is dropped.
+pub const HEAD_FIELDS_MAX: usize = 64;
+/// Body bytes written to a connection at once, so that a long body is never
+/// copied whole into a connection's buffer.
+pub const WRITE_BYTES_MAX: usize = 16 * 1024;
+/// What one HTTP/2 receiver may send unasked: one stream's window.
+pub const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
+/// … and all of a connection's streams together.
+pub const HTTP2_CONNECTION_WINDOW: u32 = 128 * 1024;
+/// HTTP/2 streams we reset and still remember; past it late frames of them end
+/// the connection.
+pub const HTTP2_RESETS_MAX: usize = 10;
+
+/// Name look-ups at once in one process; further ones wait for their turn.
+pub const LOOKUPS_MAX: usize = 64;
+/// Time for one look-up; past it the attempt fails.
+pub const LOOKUP_TIME_MAX: Duration = Duration::from_secs(3);
+/// Addresses of one name that are judged and tried; later ones are not looked
+/// at.
+pub const LOOKUP_ADDRESSES_MAX: usize = 16;
+/// A look-up's answer is used for this long.
+pub const LOOKUP_KEPT: Duration = Duration::from_secs(30);
+/// … and its failure for this long.
+pub const LOOKUP_FAILURE_KEPT: Duration = Duration::from_secs(5);
+/// Names remembered in one process; past it all are forgotten.
+pub const LOOKUP_NAMES_MAX: usize = 16_384;
+
 /// Keys one endpoint signs with at once, newest first; older ones fall away.
 pub const SIGNING_KEYS_MAX: usize = 3;
 /// Signatures of one version read from a received header; later ones are not
@@ -145,6 +178,8 @@ const _: () = {
     assert!(QUEUE_BYTES_MAX >= BODY_BYTES_MAX);
     assert!(OWNER_OUTSTANDING_MAX <= QUEUE_ITEMS_MAX);
     assert!(EXCERPT_BYTES_MAX <= RESPONSE_BYTES_MAX);
+    assert!(HEAD_BYTES_MAX <= RESPONSE_BYTES_MAX);
+    assert!(LOOKUP_TIME_MAX.as_millis() <= CONNECT_TIMEOUT_DEFAULT.as_millis());
     assert!(COMMIT_METADATA_MAX <= 4_096);
     assert!(SIGNING_KEYS_MAX <= SIGNATURES_READ_MAX);
     assert!(TIMEOUT_DEFAULT.as_millis() <= TIMEOUT_MAX.as_millis());
