@@ -30,10 +30,17 @@ impl Http1 {
             .max_headers(HEAD_FIELDS_MAX)
             .handshake(io)
             .await?;
-        Ok(Self {
+        let mut line = Self {
             sender,
             driver: Some(driver),
+        };
+        // It is ready for a request once it has been polled.
+        poll_fn(|cx| {
+            line.drive(cx);
+            Poll::Ready(())
         })
+        .await;
+        Ok(line)
     }
 
     pub(super) fn is_ready(&self) -> bool {
