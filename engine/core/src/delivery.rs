@@ -105,7 +105,10 @@ pub fn lane_record(
     last: Option<&Outcome>,
 ) -> proto::Deliver {
     proto::Deliver {
-        delivery_id: delivery_id(&event.origin, endpoint, &[]).as_bytes().to_vec().into(),
+        delivery_id: delivery_id(&event.origin, endpoint, &[])
+            .as_bytes()
+            .to_vec()
+            .into(),
         endpoint_id: endpoint.as_bytes().to_vec().into(),
         tenant: event.tenant.to_string(),
         event_id: event.id.to_string(),

@@ -158,7 +158,11 @@ impl Cause {
                 "the endpoint redirects; redirects are not followed: set the final URL",
             ),
             Self::Gone => ("gone", Receiver, "the endpoint says it is gone"),
-            Self::RateLimited => ("rate_limited", Receiver, "the endpoint asks for fewer requests"),
+            Self::RateLimited => (
+                "rate_limited",
+                Receiver,
+                "the endpoint asks for fewer requests",
+            ),
             Self::TimeoutConnect => ("timeout_connect", Network, "no connection in time"),
             Self::TimeoutHeaders => (
                 "timeout_headers",
@@ -167,9 +171,11 @@ impl Cause {
             ),
             Self::DnsNxdomain => ("dns_nxdomain", Receiver, "the host name does not exist"),
             Self::DnsError => ("dns_error", Network, "the host name could not be looked up"),
-            Self::ConnectionRefused => {
-                ("connection_refused", Receiver, "the host refuses connections")
-            }
+            Self::ConnectionRefused => (
+                "connection_refused",
+                Receiver,
+                "the host refuses connections",
+            ),
             Self::ConnectionReset => (
                 "connection_reset",
                 Network,
@@ -186,7 +192,11 @@ impl Cause {
                 "the host does not resolve to public addresses only",
             ),
             Self::ResponseTooLarge => ("response_too_large", Receiver, "the response is too large"),
-            Self::InvalidResponse => ("invalid_response", Receiver, "the response is not valid HTTP"),
+            Self::InvalidResponse => (
+                "invalid_response",
+                Receiver,
+                "the response is not valid HTTP",
+            ),
             Self::InvalidEndpoint => (
                 "invalid_endpoint",
                 Sender,

@@ -152,7 +152,10 @@ mod tests {
                 let waited = due.since(now);
                 let clamped = due == Timestamp::from_millis(deadline.as_millis() - 300_000);
                 assert!(waited <= gap.mul_f64(1.2), "{attempts}: {waited:?}");
-                assert!(clamped || waited >= gap.mul_f64(0.8), "{attempts}: {waited:?}");
+                assert!(
+                    clamped || waited >= gap.mul_f64(0.8),
+                    "{attempts}: {waited:?}"
+                );
                 assert!(attempts > 2 || waited >= gap);
                 assert!(due < deadline);
                 now = due;

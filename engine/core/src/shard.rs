@@ -176,7 +176,10 @@ impl Shard {
 
     /// The log acknowledged records of so many bytes.
     pub fn acknowledged(&mut self, bytes: usize, actions: &mut Vec<Action>) {
-        assert!(bytes <= self.unacked_bytes, "more acknowledged than written");
+        assert!(
+            bytes <= self.unacked_bytes,
+            "more acknowledged than written"
+        );
         self.unacked_bytes -= bytes;
         self.turn(actions);
     }

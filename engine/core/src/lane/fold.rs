@@ -106,7 +106,13 @@ impl Fold {
     }
 
     fn progress(&mut self, record: &proto::Progress) -> Change {
-        Change::Facts(record.entries.iter().map(|entry| self.fact(entry)).collect())
+        Change::Facts(
+            record
+                .entries
+                .iter()
+                .map(|entry| self.fact(entry))
+                .collect(),
+        )
     }
 
     /// Settling absorbs everything; of two retries the one with more attempts

@@ -20,7 +20,9 @@ impl Bits {
 
     pub(super) fn get(&self, offset: u64) -> bool {
         let (word, bit) = self.place(offset);
-        self.words.get(word).is_some_and(|word| word >> bit & 1 == 1)
+        self.words
+            .get(word)
+            .is_some_and(|word| word >> bit & 1 == 1)
     }
 
     pub(super) fn set(&mut self, offset: u64) {

@@ -112,7 +112,9 @@ fn encode_bits(bits: &Bits, committed: u64, end: u64, room: usize) -> (u64, Vec<
         .map(|from| {
             (from..end.min(from + 8))
                 .enumerate()
-                .fold(0, |byte, (bit, offset)| byte | u8::from(bits.get(offset)) << bit)
+                .fold(0, |byte, (bit, offset)| {
+                    byte | u8::from(bits.get(offset)) << bit
+                })
         })
         .collect();
     (end, body)

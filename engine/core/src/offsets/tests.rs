@@ -63,7 +63,10 @@ fn resume(tracker: &Tracker, model: &mut Model, budget: usize) -> Tracker {
     let mut remembered = 0;
     for offset in committed..model.next {
         let done = again.is_done(offset);
-        assert!(!done || model.is_done(offset), "{offset} is open and was forgotten");
+        assert!(
+            !done || model.is_done(offset),
+            "{offset} is open and was forgotten"
+        );
         remembered += u64::from(done);
         let owed = if done {
             0
@@ -185,12 +188,24 @@ fn a_delivery_settled_twice_counts_once() {
 fn sizes_stay_within_those_the_format_promises() {
     // 1,000 open of 100,000: at most 1,712 characters by gaps.
     let mut bits = Bits::new(0);
-    (0..100_000).filter(|offset| offset % 100 != 0).for_each(|offset| bits.set(offset));
+    (0..100_000)
+        .filter(|offset| offset % 100 != 0)
+        .for_each(|offset| bits.set(offset));
     let text = metadata::encode(&bits, 0, 100_000, 0, 4_000);
-    assert!(text.starts_with("1g") && text.len() <= 1_712, "{}", text.len());
+    assert!(
+        text.starts_with("1g") && text.len() <= 1_712,
+        "{}",
+        text.len()
+    );
     // Every other one of 16,000: at most 2,700 by bits.
     let mut bits = Bits::new(0);
-    (0..16_000).filter(|offset| offset % 2 != 0).for_each(|offset| bits.set(offset));
+    (0..16_000)
+        .filter(|offset| offset % 2 != 0)
+        .for_each(|offset| bits.set(offset));
     let text = metadata::encode(&bits, 0, 16_000, 0, 4_000);
-    assert!(text.starts_with("1b") && text.len() <= 2_700, "{}", text.len());
+    assert!(
+        text.starts_with("1b") && text.len() <= 2_700,
+        "{}",
+        text.len()
+    );
 }
