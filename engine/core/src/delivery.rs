@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(id, delivery_id(&sample("b", "acme", "u").origin, one, &[]));
         assert_ne!(id, delivery_id(&event.origin, two, &[]));
         assert_ne!(id, delivery_id(&event.origin, one, b"job"));
-        let mut elsewhere = event.origin.clone();
+        let mut elsewhere = event.origin;
         elsewhere.offset += 1;
         assert_ne!(id, delivery_id(&elsewhere, one, &[]));
     }

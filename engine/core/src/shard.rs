@@ -121,6 +121,11 @@ impl Shard {
     /// Takes a delivery in: starts it, queues it, sends it to the lane or
     /// bounces it. Gives it back when the caller should stop intake and offer
     /// it again later. `others_hungry`: some other shard has a hungry endpoint.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the error is the delivery, given back: a box would cost every blocked offer an \
+                  allocation"
+    )]
     pub fn offer(
         &mut self,
         delivery: Delivery,
@@ -137,7 +142,7 @@ impl Shard {
             return Ok(());
         }
         if endpoint.owned && delivery.ticket.room == Room::Ingest {
-            self.to_lane(delivery, proto::Reason::Owned, now, actions);
+            self.put_in_lane(delivery, proto::Reason::Owned, now, actions);
             return Ok(());
         }
         let shard_full = self.queued >= SHARD_QUEUED_MAX;
@@ -333,7 +338,7 @@ impl Shard {
         actions: &mut Vec<Action>,
     ) {
         match delivery.ticket.room {
-            Room::Ingest => self.to_lane(delivery, reason, now, actions),
+            Room::Ingest => self.put_in_lane(delivery, reason, now, actions),
             Room::Owner => actions.push(Action::Report(Report {
                 ticket: delivery.ticket,
                 end: ReportEnd::Bounced,
@@ -341,7 +346,7 @@ impl Shard {
         }
     }
 
-    fn to_lane(
+    fn put_in_lane(
         &mut self,
         delivery: Delivery,
         reason: proto::Reason,

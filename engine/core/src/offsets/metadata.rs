@@ -44,7 +44,12 @@ pub(super) fn encode(bits: &Bits, committed: u64, end: u64, epoch: u16, budget: 
     checked.extend_from_slice(&body);
     let mut bytes = checksum(committed, mode, &checked).to_be_bytes().to_vec();
     bytes.extend_from_slice(&checked);
-    format!("1{mode}{}", URL_SAFE_NO_PAD.encode(bytes))
+    let text = format!("1{mode}{}", URL_SAFE_NO_PAD.encode(bytes));
+    // A budget below the header's own length holds nothing.
+    if text.len() > budget {
+        return String::new();
+    }
+    text
 }
 
 /// The settled offsets and the horizon; `None` for no text, or one that does

@@ -58,7 +58,7 @@ fn agree(tracker: &Tracker, model: &Model) {
 fn resume(tracker: &Tracker, model: &mut Model, budget: usize) -> Tracker {
     let committed = tracker.committable();
     let text = tracker.metadata(budget);
-    assert!(text.len() <= budget.max(2), "{} > {budget}", text.len());
+    assert!(text.len() <= budget, "{} > {budget}", text.len());
     let mut again = Tracker::resume(committed, &text, 7);
     let mut remembered = 0;
     for offset in committed..model.next {
