@@ -42,14 +42,22 @@ pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// An endpoint may always queue this many, however full its shard is.
 pub const QUEUE_ITEMS_FAIR: usize = 16;
 
-/// Deliveries waiting in one shard, all endpoints together. At the bound the
-/// shard stops taking from its mailbox, or sends to the lane what waits for an
-/// endpoint slower than its arrivals.
+/// Deliveries waiting in one shard, all endpoints together. Past it an endpoint
+/// may queue only [`QUEUE_ITEMS_FAIR`]; then intake waits, or what a slow
+/// endpoint cannot take goes to the lane.
 pub const SHARD_QUEUED_MAX: usize = 1_024;
+/// Time intake may wait for one endpoint's full queue while all others stand
+/// idle; past it that endpoint counts as slow, and what it cannot take goes to
+/// the lane.
+pub const INTAKE_PATIENCE: Duration = Duration::from_millis(10);
+/// Patience spent comes back in so many times the time it took, so that waiting
+/// costs at most a twentieth of the throughput for long.
+pub const INTAKE_PATIENCE_RETURN: i64 = 20;
 /// Attempts in flight in one shard. At the bound endpoints take turns.
 pub const SHARD_IN_FLIGHT_MAX: usize = 512;
 /// Bytes of lane and dead-letter records of one shard not yet acknowledged by
-/// the log. At the bound the shard starts no new attempt.
+/// the log. At the bound the shard starts no new attempt and takes in nothing
+/// that would have to be appended.
 pub const SHARD_UNACKED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Deliveries handed to a shard at once.

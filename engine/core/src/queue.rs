@@ -15,6 +15,7 @@ pub struct Queue {
     in_flight: u32,
     last_arrival: Timestamp,
     in_ring: bool,
+    slow_at: Timestamp,
 }
 
 #[derive(Debug)]
@@ -24,10 +25,10 @@ struct Waiting {
 }
 
 impl Queue {
-    /// Whether one more may wait. A queue may always hold a fair few, however
-    /// full its shard is.
-    pub fn has_room(&self, shard_full: bool) -> bool {
-        let items_max = if shard_full {
+    /// Whether one more may wait: a fair few always may, more unless room is
+    /// `tight`.
+    pub fn has_room(&self, tight: bool) -> bool {
+        let items_max = if tight {
             QUEUE_ITEMS_FAIR
         } else {
             QUEUE_ITEMS_MAX
@@ -44,10 +45,14 @@ impl Queue {
         });
     }
 
-    /// Takes the oldest and counts it as in flight.
+    /// Takes the oldest and counts it as in flight. An endpoint for which
+    /// nothing waits any more keeps up, and is slow no longer.
     pub fn start(&mut self) -> Option<Delivery> {
         let next = self.pop()?;
         self.in_flight += 1;
+        if self.waiting.is_empty() {
+            self.slow_at = Timestamp::default();
+        }
         Some(next)
     }
 
@@ -81,13 +86,25 @@ impl Queue {
         !self.waiting.is_empty() && self.in_flight < window
     }
 
-    /// Whether it could take more than it has: nothing waits, there is room in
-    /// the window, and something came within the last second.
-    pub fn is_hungry(&self, window: u32, now: Timestamp) -> bool {
-        self.waiting.is_empty()
-            && self.in_flight < window
-            && self.last_arrival > Timestamp::default()
-            && now.since(self.last_arrival).as_secs() < 1
+    /// Whether it could take more than it has: nothing waits and there is room
+    /// in the window.
+    pub fn is_hungry(&self, window: u32) -> bool {
+        self.waiting.is_empty() && self.in_flight < window
+    }
+
+    /// Whether something came for this endpoint within a second before `when`.
+    pub fn had_traffic(&self, when: Timestamp) -> bool {
+        within_a_second(self.last_arrival, when)
+    }
+
+    /// Whether it was slow within the last second and has not caught up since.
+    pub fn is_slow(&self, now: Timestamp) -> bool {
+        within_a_second(self.slow_at, now)
+    }
+
+    /// It held up the others, or would have again.
+    pub fn mark_slow(&mut self, now: Timestamp) {
+        self.slow_at = now;
     }
 
     /// Notes that something came for this endpoint.
@@ -119,4 +136,8 @@ impl Queue {
     pub fn leave_ring(&mut self) {
         self.in_ring = false;
     }
+}
+
+fn within_a_second(then: Timestamp, when: Timestamp) -> bool {
+    then > Timestamp::default() && when.since(then).as_secs() < 1
 }

@@ -6,32 +6,43 @@
 //! ```
 //!
 //! A shard never waits and never fails: it answers with [`Action`]s. What it
-//! refuses to do: hold a delivery longer than [`limits::QUEUE_WAIT_MAX`], start
-//! one past a window or a budget, or settle one whose record is not yet
-//! acknowledged.
+//! refuses to do: hold a delivery longer than [`limits::QUEUE_WAIT_MAX`] while
+//! the log takes records, start one past a window or a budget, or settle one
+//! whose record is not yet acknowledged.
+//!
+//! [`limits::QUEUE_WAIT_MAX`]: crate::limits::QUEUE_WAIT_MAX
 //!
 //! When a queue is full the shard must choose between stopping intake and
-//! paying for a lane record. It stops intake only while nobody is *hungry*,
-//! that is, while no endpoint with recent traffic stands idle for want of
-//! intake: then everybody is busy and waiting hurts no one. Otherwise the
-//! endpoint that cannot keep up goes to the lane.
+//! paying for a lane record. Stopping hurts no one while everybody is busy; it
+//! hurts the *hungry*: endpoints with recent traffic that stand idle for want of
+//! intake. So the shard stops intake as long as its [`Patience`] lasts, which
+//! the hungry use up. Then the endpoint that held intake up is *slow*: until it
+//! has caught up, or for a second, it may queue only a fair few, and the rest
+//! goes to the lane at once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use posthaste_proto as proto;
-use posthaste_proto::Record as _;
 
-use crate::delivery::{Delivery, Report, ReportEnd, Room, Ticket, Waiting, lane_record};
+use crate::delivery::{Delivery, Report, Room, Ticket};
 use crate::id::EndpointId;
 use crate::limits::{SHARD_IN_FLIGHT_MAX, SHARD_QUEUED_MAX, SHARD_UNACKED_BYTES_MAX};
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::queue::Queue;
 use crate::registry::{EndpointIx, Registry};
-use crate::retry::{Decision, GiveUpCause, Policy};
+use crate::retry::Policy;
 use crate::rng::Rng;
 use crate::time::Timestamp;
+
+mod patience;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+use patience::{Hunger, Patience};
+pub use settle::dead_letter;
 
 /// What a shard wants done.
 #[derive(Debug)]
@@ -83,13 +94,9 @@ pub struct Shard {
     in_flight: usize,
     unacked_bytes: usize,
     hunger: Hunger,
-}
-
-/// Whether somebody is hungry, looked up at most every few milliseconds.
-#[derive(Debug, Default)]
-struct Hunger {
-    found: bool,
-    at: Timestamp,
+    patience: Patience,
+    /// When something was last taken in.
+    taken_at: Timestamp,
 }
 
 impl Shard {
@@ -105,6 +112,8 @@ impl Shard {
             in_flight: 0,
             unacked_bytes: 0,
             hunger: Hunger::default(),
+            patience: Patience::default(),
+            taken_at: Timestamp::default(),
         }
     }
 
@@ -141,26 +150,52 @@ impl Shard {
             self.cancel(delivery, actions);
             return Ok(());
         }
-        if endpoint.owned && delivery.ticket.room == Room::Ingest {
+        let from_source = delivery.ticket.room == Room::Ingest;
+        if endpoint.owned && from_source {
+            if self.log_lags() {
+                return Err(delivery);
+            }
+            self.taken(now);
             self.put_in_lane(delivery, proto::Reason::Owned, now, actions);
             return Ok(());
         }
-        let shard_full = self.queued >= SHARD_QUEUED_MAX;
         let ix = delivery.endpoint;
+        let shard_full = self.queued >= SHARD_QUEUED_MAX;
         let queue = self.queue(ix);
         queue.arrived(now);
-        if queue.has_room(shard_full) {
+        let slow = from_source && queue.is_slow(now);
+        if queue.has_room(shard_full || slow) {
             queue.push(delivery, now);
             self.queued += 1;
+            self.taken(now);
             self.enter_ring(ix);
             self.turn(actions);
             return Ok(());
         }
-        if delivery.ticket.room == Room::Ingest && !others_hungry && !self.somebody_is_hungry(now) {
-            return Err(delivery);
+        if from_source {
+            if self.log_lags() || !slow && self.may_wait(now, others_hungry) {
+                return Err(delivery);
+            }
+            self.queue(ix).mark_slow(now);
+            self.taken(now);
         }
         self.overflow(delivery, now, actions);
         Ok(())
+    }
+
+    fn taken(&mut self, now: Timestamp) {
+        self.taken_at = now;
+        self.patience.go_on(now);
+    }
+
+    /// Whether intake may wait for a full queue.
+    fn may_wait(&mut self, now: Timestamp, others_hungry: bool) -> bool {
+        let mut hunger = self.hunger(now);
+        if others_hungry {
+            // How many they are is not known here.
+            hunger = hunger.or(Hunger::new(1, 2, now));
+        }
+        self.patience.may_wait(now, hunger)
     }
 
     /// An attempt ended.
@@ -189,13 +224,24 @@ impl Shard {
         self.turn(actions);
     }
 
-    /// Moves on what has waited too long. Call it about every 100 ms.
+    /// Moves on what has waited too long, unless the log lags behind, and
+    /// cancels what waits for endpoints that take nothing any more. Call it
+    /// about every 100 ms.
     pub fn sweep(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         for place in 0..self.queues.len() {
-            while let Some(stale) = self.queues[place]
-                .as_mut()
-                .and_then(|queue| queue.pop_stale(now))
-            {
+            let waiting = self.queues[place]
+                .as_ref()
+                .is_some_and(|queue| !queue.is_empty());
+            let Some(ix) = index(place).filter(|_| waiting) else {
+                continue;
+            };
+            if self.window(ix).is_none() {
+                self.cancel_queue(ix, actions);
+            }
+            while !self.log_lags() {
+                let Some(stale) = self.queue(ix).pop_stale(now) else {
+                    break;
+                };
                 self.queued -= 1;
                 self.overflow(stale, now, actions);
             }
@@ -234,32 +280,59 @@ impl Shard {
         self.unacked_bytes
     }
 
-    /// Whether an endpoint with recent traffic stands idle for want of intake.
+    /// Whether at least half of the endpoints with traffic within the last
+    /// second stand idle for want of intake.
     pub fn somebody_is_hungry(&mut self, now: Timestamp) -> bool {
-        if now.since(self.hunger.at).as_millis() >= 5 || self.hunger.at == Timestamp::default() {
-            let registry = &self.registry;
-            let found = self.queues.iter().enumerate().any(|(place, queue)| {
-                let window = index(place).and_then(|ix| registry.endpoint(ix));
-                let window = window.map_or(0, |endpoint| endpoint.max_in_flight);
-                queue.as_ref().is_some_and(|q| q.is_hungry(window, now))
-            });
-            self.hunger = Hunger { found, at: now };
+        now.since(self.taken_at).as_secs() < 1 && self.hunger(now).is_general()
+    }
+
+    /// How many are hungry, of those that had traffic when intake last went on.
+    /// Nobody is while the shard can start nothing: more intake would not help.
+    fn hunger(&mut self, now: Timestamp) -> Hunger {
+        if !self.may_start() {
+            return Hunger::default();
         }
-        self.hunger.found
+        if !self.hunger.is_fresh(now) {
+            let (mut hungry, mut active) = (0, 0);
+            for (place, queue) in self.queues.iter().enumerate() {
+                let Some(queue) = queue
+                    .as_ref()
+                    .filter(|q| q.had_traffic(self.taken_at) && !q.is_slow(now))
+                else {
+                    continue;
+                };
+                let window = index(place).and_then(|ix| self.window(ix));
+                active += 1;
+                hungry += u32::from(window.is_some_and(|window| queue.is_hungry(window)));
+            }
+            self.hunger = Hunger::new(hungry, active, now);
+        }
+        self.hunger
+    }
+
+    fn may_start(&self) -> bool {
+        self.in_flight < SHARD_IN_FLIGHT_MAX && !self.log_lags()
+    }
+
+    fn log_lags(&self) -> bool {
+        self.unacked_bytes >= SHARD_UNACKED_BYTES_MAX
+    }
+
+    /// An endpoint's window; `None` when it takes no deliveries.
+    fn window(&self, ix: EndpointIx) -> Option<u32> {
+        let endpoint = self.registry.endpoint(ix).filter(|e| !e.disabled)?;
+        Some(endpoint.max_in_flight)
     }
 
     /// Starts what may start, one of each endpoint in turn.
     fn turn(&mut self, actions: &mut Vec<Action>) {
-        while self.in_flight < SHARD_IN_FLIGHT_MAX && self.unacked_bytes < SHARD_UNACKED_BYTES_MAX {
+        while self.may_start() {
             let Some(ix) = self.ring.pop_front() else {
                 return;
             };
             self.queue(ix).leave_ring();
-            match self.registry.endpoint(ix).filter(|e| !e.disabled) {
-                Some(endpoint) => {
-                    let window = endpoint.max_in_flight;
-                    self.start_one(ix, window, actions);
-                }
+            match self.window(ix) {
+                Some(window) => self.start_one(ix, window, actions),
                 None => self.cancel_queue(ix, actions),
             }
         }
@@ -285,156 +358,6 @@ impl Shard {
         }
     }
 
-    fn settle(
-        &mut self,
-        delivery: Delivery,
-        outcome: Outcome,
-        now: Timestamp,
-        actions: &mut Vec<Action>,
-    ) {
-        if delivery.ticket.room == Room::Owner {
-            actions.push(Action::Report(Report {
-                ticket: delivery.ticket,
-                end: ReportEnd::Attempted(outcome),
-            }));
-            return;
-        }
-        if outcome.verdict == Verdict::Delivered {
-            actions.push(Action::Close(delivery.ticket));
-            return;
-        }
-        let attempts = delivery.attempts + 1;
-        let deadline = now.after(crate::limits::DELIVERY_AGE_MAX);
-        let decision = self
-            .policy
-            .decide(attempts, &outcome, now, deadline, &mut self.rng);
-        match decision {
-            Decision::RetryAt(due) => {
-                let waiting = Waiting {
-                    reason: proto::Reason::Retry,
-                    attempts,
-                    first_at: now,
-                    due: Some(due),
-                };
-                self.append_lane(delivery, waiting, Some(&outcome), actions);
-            }
-            Decision::GiveUp(cause) => {
-                self.append_dead(delivery, cause, &outcome, now, actions);
-            }
-        }
-    }
-
-    /// No room for it here and now.
-    fn overflow(&mut self, delivery: Delivery, now: Timestamp, actions: &mut Vec<Action>) {
-        self.aside(delivery, proto::Reason::Overflow, now, actions);
-    }
-
-    /// To the lane if it came from the source, back if it came from the lane.
-    fn aside(
-        &mut self,
-        delivery: Delivery,
-        reason: proto::Reason,
-        now: Timestamp,
-        actions: &mut Vec<Action>,
-    ) {
-        match delivery.ticket.room {
-            Room::Ingest => self.put_in_lane(delivery, reason, now, actions),
-            Room::Owner => actions.push(Action::Report(Report {
-                ticket: delivery.ticket,
-                end: ReportEnd::Bounced,
-            })),
-        }
-    }
-
-    fn put_in_lane(
-        &mut self,
-        delivery: Delivery,
-        reason: proto::Reason,
-        now: Timestamp,
-        actions: &mut Vec<Action>,
-    ) {
-        let waiting = Waiting {
-            reason,
-            attempts: delivery.attempts,
-            first_at: now,
-            due: None,
-        };
-        self.append_lane(delivery, waiting, None, actions);
-    }
-
-    fn append_lane(
-        &mut self,
-        delivery: Delivery,
-        waiting: Waiting,
-        last: Option<&Outcome>,
-        actions: &mut Vec<Action>,
-    ) {
-        let Some(endpoint) = self.registry.id(delivery.endpoint) else {
-            unreachable!("an index is never taken back");
-        };
-        let record = lane_record(&delivery.event, endpoint, waiting, last);
-        self.append(
-            AppendKind::Lane(waiting.reason),
-            endpoint,
-            record.to_value(),
-            delivery.ticket,
-            actions,
-        );
-    }
-
-    fn append_dead(
-        &mut self,
-        delivery: Delivery,
-        cause: GiveUpCause,
-        outcome: &Outcome,
-        now: Timestamp,
-        actions: &mut Vec<Action>,
-    ) {
-        let Some(endpoint) = self.registry.id(delivery.endpoint) else {
-            unreachable!("an index is never taken back");
-        };
-        let waiting = Waiting {
-            reason: proto::Reason::Retry,
-            attempts: delivery.attempts + 1,
-            first_at: now,
-            due: None,
-        };
-        let record = lane_record(&delivery.event, endpoint, waiting, Some(outcome));
-        let dead = dead_letter(record, cause, now);
-        let kind = AppendKind::Dead(cause.into());
-        self.append(kind, endpoint, dead.to_value(), delivery.ticket, actions);
-    }
-
-    fn append(
-        &mut self,
-        kind: AppendKind,
-        endpoint: EndpointId,
-        value: Bytes,
-        ticket: Ticket,
-        actions: &mut Vec<Action>,
-    ) {
-        let charge = value.len();
-        self.unacked_bytes += charge;
-        actions.push(Action::Append(Append {
-            kind,
-            endpoint,
-            value,
-            ticket,
-            charge,
-        }));
-    }
-
-    /// The endpoint takes no deliveries any more.
-    fn cancel(&self, delivery: Delivery, actions: &mut Vec<Action>) {
-        actions.push(match delivery.ticket.room {
-            Room::Ingest => Action::Close(delivery.ticket),
-            Room::Owner => Action::Report(Report {
-                ticket: delivery.ticket,
-                end: ReportEnd::Cancelled,
-            }),
-        });
-    }
-
     fn cancel_queue(&mut self, ix: EndpointIx, actions: &mut Vec<Action>) {
         while let Some(delivery) = self.queue(ix).pop() {
             self.queued -= 1;
@@ -454,28 +377,3 @@ impl Shard {
 fn index(place: usize) -> Option<EndpointIx> {
     u32::try_from(place).ok().map(EndpointIx)
 }
-
-/// The dead letter of a delivery that is given up.
-pub fn dead_letter(record: proto::Deliver, cause: GiveUpCause, now: Timestamp) -> proto::Dead {
-    proto::Dead {
-        cause: proto::DeadCause::from(cause).into(),
-        detail: cause.text().to_owned(),
-        origin: record.origin.clone(),
-        delivery: Some(record),
-        record: Bytes::new(),
-        at_ms: now.as_millis(),
-    }
-}
-
-impl From<GiveUpCause> for proto::DeadCause {
-    fn from(cause: GiveUpCause) -> Self {
-        match cause {
-            GiveUpCause::Exhausted => Self::Exhausted,
-            GiveUpCause::Expired => Self::Expired,
-            GiveUpCause::Gone => Self::Gone,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,193 @@
+//! What becomes of a delivery that leaves a shard: closed, written to the lane
+//! or the dead letters, or reported to its owner.
+
+use bytes::Bytes;
+use posthaste_proto as proto;
+use posthaste_proto::Record as _;
+
+use super::{Action, Append, AppendKind, Shard};
+use crate::delivery::{Delivery, Report, ReportEnd, Room, Ticket, Waiting, lane_record};
+use crate::id::EndpointId;
+use crate::limits::DELIVERY_AGE_MAX;
+use crate::outcome::{Outcome, Verdict};
+use crate::retry::{Decision, GiveUpCause};
+use crate::time::Timestamp;
+
+impl Shard {
+    pub(super) fn settle(
+        &mut self,
+        delivery: Delivery,
+        outcome: Outcome,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        if delivery.ticket.room == Room::Owner {
+            actions.push(Action::Report(Report {
+                ticket: delivery.ticket,
+                end: ReportEnd::Attempted(outcome),
+            }));
+            return;
+        }
+        if outcome.verdict == Verdict::Delivered {
+            actions.push(Action::Close(delivery.ticket));
+            return;
+        }
+        let attempts = delivery.attempts + 1;
+        let deadline = now.after(DELIVERY_AGE_MAX);
+        let decision = self
+            .policy
+            .decide(attempts, &outcome, now, deadline, &mut self.rng);
+        match decision {
+            Decision::RetryAt(due) => {
+                let waiting = Waiting {
+                    reason: proto::Reason::Retry,
+                    attempts,
+                    first_at: now,
+                    due: Some(due),
+                };
+                self.append_lane(delivery, waiting, Some(&outcome), actions);
+            }
+            Decision::GiveUp(cause) => {
+                self.append_dead(delivery, cause, &outcome, now, actions);
+            }
+        }
+    }
+
+    /// No room for it here and now.
+    pub(super) fn overflow(
+        &mut self,
+        delivery: Delivery,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        self.aside(delivery, proto::Reason::Overflow, now, actions);
+    }
+
+    /// To the lane if it came from the source, back if it came from the lane.
+    pub(super) fn aside(
+        &mut self,
+        delivery: Delivery,
+        reason: proto::Reason,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        match delivery.ticket.room {
+            Room::Ingest => self.put_in_lane(delivery, reason, now, actions),
+            Room::Owner => actions.push(Action::Report(Report {
+                ticket: delivery.ticket,
+                end: ReportEnd::Bounced,
+            })),
+        }
+    }
+
+    pub(super) fn put_in_lane(
+        &mut self,
+        delivery: Delivery,
+        reason: proto::Reason,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        let waiting = Waiting {
+            reason,
+            attempts: delivery.attempts,
+            first_at: now,
+            due: None,
+        };
+        self.append_lane(delivery, waiting, None, actions);
+    }
+
+    fn append_lane(
+        &mut self,
+        delivery: Delivery,
+        waiting: Waiting,
+        last: Option<&Outcome>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(endpoint) = self.registry.id(delivery.endpoint) else {
+            unreachable!("an index is never taken back");
+        };
+        let record = lane_record(&delivery.event, endpoint, waiting, last);
+        self.append(
+            AppendKind::Lane(waiting.reason),
+            endpoint,
+            record.to_value(),
+            delivery.ticket,
+            actions,
+        );
+    }
+
+    fn append_dead(
+        &mut self,
+        delivery: Delivery,
+        cause: GiveUpCause,
+        outcome: &Outcome,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(endpoint) = self.registry.id(delivery.endpoint) else {
+            unreachable!("an index is never taken back");
+        };
+        let waiting = Waiting {
+            reason: proto::Reason::Retry,
+            attempts: delivery.attempts + 1,
+            first_at: now,
+            due: None,
+        };
+        let record = lane_record(&delivery.event, endpoint, waiting, Some(outcome));
+        let dead = dead_letter(record, cause, now);
+        let kind = AppendKind::Dead(cause.into());
+        self.append(kind, endpoint, dead.to_value(), delivery.ticket, actions);
+    }
+
+    fn append(
+        &mut self,
+        kind: AppendKind,
+        endpoint: EndpointId,
+        value: Bytes,
+        ticket: Ticket,
+        actions: &mut Vec<Action>,
+    ) {
+        let charge = value.len();
+        self.unacked_bytes += charge;
+        actions.push(Action::Append(Append {
+            kind,
+            endpoint,
+            value,
+            ticket,
+            charge,
+        }));
+    }
+
+    /// The endpoint takes no deliveries any more.
+    pub(super) fn cancel(&self, delivery: Delivery, actions: &mut Vec<Action>) {
+        actions.push(match delivery.ticket.room {
+            Room::Ingest => Action::Close(delivery.ticket),
+            Room::Owner => Action::Report(Report {
+                ticket: delivery.ticket,
+                end: ReportEnd::Cancelled,
+            }),
+        });
+    }
+}
+
+/// The dead letter of a delivery that is given up.
+pub fn dead_letter(record: proto::Deliver, cause: GiveUpCause, now: Timestamp) -> proto::Dead {
+    proto::Dead {
+        cause: proto::DeadCause::from(cause).into(),
+        detail: cause.text().to_owned(),
+        origin: record.origin.clone(),
+        delivery: Some(record),
+        record: Bytes::new(),
+        at_ms: now.as_millis(),
+    }
+}
+
+impl From<GiveUpCause> for proto::DeadCause {
+    fn from(cause: GiveUpCause) -> Self {
+        match cause {
+            GiveUpCause::Exhausted => Self::Exhausted,
+            GiveUpCause::Expired => Self::Expired,
+            GiveUpCause::Gone => Self::Gone,
+        }
+    }
+}
