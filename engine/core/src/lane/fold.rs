@@ -58,6 +58,7 @@ pub struct Fold {
     owed: BTreeMap<u64, Owed>,
     by_delivery: HashMap<DeliveryId, u64>,
     next: u64,
+    author: Option<u64>,
 }
 
 impl Fold {
@@ -106,6 +107,7 @@ impl Fold {
     }
 
     fn progress(&mut self, record: &proto::Progress) -> Change {
+        self.author = Some(record.owner_epoch);
         Change::Facts(
             record
                 .entries
@@ -143,6 +145,11 @@ impl Fold {
         }
     }
 
+    /// The owner epoch of the facts folded last.
+    pub fn author(&self) -> Option<u64> {
+        self.author
+    }
+
     /// What is owed at an offset.
     pub fn owed(&self, offset: u64) -> Option<&Owed> {
         self.owed.get(&offset)
@@ -164,7 +171,8 @@ impl Fold {
     }
 
     /// Everything below is settled: a fold that starts here misses nothing,
-    /// since the facts about a delivery always follow it.
+    /// since the facts about a delivery always follow it. It may owe a second
+    /// copy of what is settled already; see [`lane`](super).
     pub fn floor(&self) -> u64 {
         self.owed
             .first_key_value()
@@ -183,3 +191,6 @@ fn bytes16(bytes: &Bytes) -> Result<[u8; 16], RecordError> {
         .try_into()
         .map_err(|_| RecordError::Malformed("an id is not 16 bytes long".to_owned()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,9 @@
 //! Nothing is attempted before the owner has read its own claim: by then it has
 //! folded every fact of its predecessors. What it handed out stands in an
 //! overlay until the fact about it is read back, so that nothing is handed out
-//! twice.
+//! twice. What it refuses to do: hand out more of one endpoint than
+//! [`OWNER_OUTSTANDING_MAX`], dead letters being written included, or anything
+//! before it is due.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -53,12 +55,12 @@ pub enum Action {
 /// fold does not yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Overlay {
-    /// With its shard, in its endpoint's line.
-    Out(EndpointId),
+    /// With its shard, in its endpoint's line, after so many attempts.
+    Out(EndpointId, u32),
     /// The fact is written or about to be.
     Told,
-    /// The dead letter is being written.
-    Burying,
+    /// The dead letter is being written; it keeps its place in the line.
+    Burying(EndpointId),
 }
 
 /// One endpoint's turn: what is due, and how much of it is out.
@@ -76,6 +78,8 @@ pub struct Owner {
     ready: bool,
     timers: Timers<u64>,
     lines: BTreeMap<EndpointId, Line>,
+    /// Lines that have room again since the last tick.
+    freed: Vec<EndpointId>,
     overlay: BTreeMap<u64, Overlay>,
     facts: Vec<Entry>,
     policy: Policy,
@@ -92,6 +96,7 @@ impl Owner {
             ready: false,
             timers: Timers::default(),
             lines: BTreeMap::new(),
+            freed: Vec::new(),
             overlay: BTreeMap::new(),
             facts: Vec::new(),
             policy,
@@ -111,7 +116,10 @@ impl Owner {
         let change = self.fold.apply(offset, value)?;
         match &change {
             Change::Owed(owed) => self.timers.insert(owed.due, offset),
-            Change::Facts(facts) => facts.iter().for_each(|fact| self.learned(fact)),
+            Change::Facts(facts) => {
+                let own = self.claimed.is_some() && self.fold.author() == self.claimed;
+                facts.iter().for_each(|fact| self.learned(fact, own));
+            }
             Change::Claim => self.ready |= self.claimed.is_some_and(|claim| offset >= claim),
             Change::Duplicate | Change::Nothing => {}
         }
@@ -124,19 +132,24 @@ impl Owner {
         self.ready |= self.claimed.is_some_and(|claim| next > claim);
     }
 
-    fn learned(&mut self, fact: &Fact) {
+    fn learned(&mut self, fact: &Fact, own: bool) {
         match *fact {
             Fact::Settled(offset) => {
                 self.forget_told(offset);
             }
+            // Of another owner's retry only the due time matters: what we told
+            // is still on its way.
             Fact::Retry(offset, owed) => {
-                self.forget_told(offset);
+                if own {
+                    self.forget_told(offset);
+                }
                 self.timers.insert(owed.due, offset);
             }
             // Another owner knew more: our own fact about it came to nothing,
-            // and the fold's timer stands.
+            // and the fold's time stands.
             Fact::Absorbed(offset) => {
-                if self.forget_told(offset)
+                if own
+                    && self.forget_told(offset)
                     && let Some(owed) = self.fold.owed(offset)
                 {
                     self.timers.insert(owed.due, offset);
@@ -157,6 +170,9 @@ impl Owner {
     pub fn tick(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         if !self.ready || self.draining {
             return;
+        }
+        for endpoint in std::mem::take(&mut self.freed) {
+            self.hand_out(endpoint, now, actions);
         }
         while let Some(offset) = self.timers.pop_due(now) {
             let Some(owed) = self.fold.owed(offset).copied() else {
@@ -182,12 +198,14 @@ impl Owner {
             let Some(owed) = self.fold.owed(offset).copied() else {
                 continue;
             };
-            // A timer can stand twice for one delivery; the overlay knows.
-            if self.overlay.contains_key(&offset) {
+            // A timer can stand twice for one delivery, which the overlay knows;
+            // and another owner may have put it off while it stood in line.
+            if self.overlay.contains_key(&offset) || owed.due > now {
                 continue;
             }
+            line.out += 1;
             if now >= owed.deadline {
-                self.overlay.insert(offset, Overlay::Burying);
+                self.overlay.insert(offset, Overlay::Burying(endpoint));
                 actions.push(Action::Bury {
                     offset,
                     attempts: owed.attempts,
@@ -196,8 +214,8 @@ impl Owner {
                 });
                 continue;
             }
-            line.out += 1;
-            self.overlay.insert(offset, Overlay::Out(endpoint));
+            self.overlay
+                .insert(offset, Overlay::Out(endpoint, owed.attempts));
             actions.push(Action::Dispatch { offset, owed });
         }
         if line.out > 0 || !line.due.is_empty() {
@@ -213,22 +231,26 @@ impl Owner {
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) {
-        let Some(&Overlay::Out(endpoint)) = self.overlay.get(&offset) else {
+        let Some(&Overlay::Out(endpoint, attempts)) = self.overlay.get(&offset) else {
             return;
         };
         self.overlay.remove(&offset);
-        if let Some(line) = self.lines.get_mut(&endpoint) {
-            line.out -= 1;
-        }
         // Otherwise another owner settled it meanwhile.
         if let Some(owed) = self.fold.owed(offset).copied() {
             match end {
                 ReportEnd::Bounced => self.timers.insert(now.after(BOUNCE_WAIT), offset),
-                ReportEnd::Cancelled => self.tell(Kind::Cancelled, offset, owed.attempts, None),
+                ReportEnd::Cancelled => self.tell(Kind::Cancelled, offset, attempts, None),
                 ReportEnd::Attempted(outcome) => {
-                    self.attempted(offset, owed, outcome, now, actions);
+                    // The number it went out with: what another owner tried
+                    // since does not make this attempt a later one.
+                    let made = Owed { attempts, ..owed };
+                    self.attempted(offset, made, outcome, now, actions);
                 }
             }
+        }
+        let burying = matches!(self.overlay.get(&offset), Some(Overlay::Burying(_)));
+        if !burying && let Some(line) = self.lines.get_mut(&endpoint) {
+            line.out -= 1;
         }
         self.hand_out(endpoint, now, actions);
     }
@@ -252,7 +274,7 @@ impl Owner {
         match decision {
             Decision::RetryAt(due) => self.tell(Kind::Retry, offset, attempts, Some(due)),
             Decision::GiveUp(cause) => {
-                self.overlay.insert(offset, Overlay::Burying);
+                self.overlay.insert(offset, Overlay::Burying(owed.endpoint));
                 actions.push(Action::Bury {
                     offset,
                     attempts,
@@ -265,8 +287,13 @@ impl Owner {
 
     /// The dead letter of this offset is in the log.
     pub fn buried(&mut self, offset: u64) {
-        if self.overlay.get(&offset) == Some(&Overlay::Burying) {
-            self.tell(Kind::Dead, offset, 0, None);
+        let Some(&Overlay::Burying(endpoint)) = self.overlay.get(&offset) else {
+            return;
+        };
+        self.tell(Kind::Dead, offset, 0, None);
+        if let Some(line) = self.lines.get_mut(&endpoint) {
+            line.out -= 1;
+            self.freed.push(endpoint);
         }
     }
 
@@ -309,15 +336,18 @@ impl Owner {
             && !self
                 .overlay
                 .values()
-                .any(|state| matches!(state, Overlay::Out(_) | Overlay::Burying))
+                .any(|state| matches!(state, Overlay::Out(..) | Overlay::Burying(_)))
     }
 
     /// When [`tick`](Self::tick) has something to do next.
     pub fn next_due(&self) -> Option<Timestamp> {
-        if self.ready && !self.draining {
+        if !self.ready || self.draining {
+            return None;
+        }
+        if self.freed.is_empty() {
             self.timers.next_due()
         } else {
-            None
+            Some(Timestamp::default())
         }
     }
 
