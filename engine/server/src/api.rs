@@ -26,12 +26,7 @@ pub mod events;
 pub mod problem;
 
 /// What every route sees.
-#[derive(Clone)]
 pub struct Api {
-    inner: Arc<Inner>,
-}
-
-pub(crate) struct Inner {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) endpoints: Endpoints,
     pub(crate) decoder: Decoder,
@@ -67,30 +62,20 @@ pub struct Parts {
     pub stop: CancellationToken,
 }
 
-impl std::ops::Deref for Api {
-    type Target = Inner;
-
-    fn deref(&self) -> &Inner {
-        &self.inner
-    }
-}
-
 impl Api {
     /// The API over these parts.
     pub fn new(parts: Parts) -> Self {
         Self {
-            inner: Arc::new(Inner {
-                log: parts.log,
-                endpoints: parts.endpoints,
-                decoder: parts.decoder,
-                config: parts.config,
-                egress: parts.egress,
-                clock: parts.clock,
-                idempotency: DashMap::new(),
-                event_partitions: parts.event_partitions,
-                metrics: parts.metrics,
-                stop: parts.stop,
-            }),
+            log: parts.log,
+            endpoints: parts.endpoints,
+            decoder: parts.decoder,
+            config: parts.config,
+            egress: parts.egress,
+            clock: parts.clock,
+            idempotency: DashMap::new(),
+            event_partitions: parts.event_partitions,
+            metrics: parts.metrics,
+            stop: parts.stop,
         }
     }
 
@@ -111,12 +96,12 @@ impl Api {
             .route("/metrics", get(metrics))
             .fallback(|| async { problem::Problem::not_found("no such route") })
             .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
-            .with_state(self)
+            .with_state(Arc::new(self))
     }
 }
 
 /// Ready from the moment rooms run until the process is told to stop.
-async fn ready(State(api): State<Api>) -> impl IntoResponse {
+async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
     if api.stop.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     } else {
@@ -124,7 +109,7 @@ async fn ready(State(api): State<Api>) -> impl IntoResponse {
     }
 }
 
-async fn metrics(State(api): State<Api>) -> impl IntoResponse {
+async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
         api.metrics.render(),

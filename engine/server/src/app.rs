@@ -231,7 +231,8 @@ impl Rooms<'_> {
         closed: mpsc::Receiver<Vec<ingest::Closed>>,
     ) -> anyhow::Result<Spawned> {
         let config = self.config;
-        let topics: Vec<_> = config.ingest.topics.iter().map(|t| ByteString::from(t.as_str()));
+        let names = config.ingest.topics.iter();
+        let topics: Vec<_> = names.map(|name| ByteString::from(name.as_str())).collect();
         let group = format!("{}.ingest", config.topics.prefix);
         // The embedded log begins empty and is ours: nothing to choose.
         let start = match (&config.log, config.ingest.start.0) {

@@ -92,7 +92,7 @@ struct Created {
 
 /// Makes an endpoint. The answer is the only one that shows the secret.
 pub async fn create(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     Path(tenant): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -197,7 +197,7 @@ fn shown(endpoint: &Endpoint) -> Shown {
 
 /// A tenant's endpoints.
 pub async fn list(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     Path(tenant): Path<String>,
 ) -> Result<Response, Problem> {
     check_tenant(&tenant)?;
@@ -208,7 +208,7 @@ pub async fn list(
 
 /// One endpoint, by id or uid.
 pub async fn show(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     Path((tenant, name)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let endpoint = find(&api, &tenant, &name)?;
@@ -217,7 +217,7 @@ pub async fn show(
 
 /// Deletes an endpoint, by id or uid. What waits for it is cancelled.
 pub async fn delete(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     Path((tenant, name)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let endpoint = find(&api, &tenant, &name)?;

@@ -8,6 +8,7 @@
 //! repeated request is the same event to every receiver, also across restarts;
 //! within the window of one process it is not even written twice.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -55,7 +56,7 @@ pub struct Accepted {
 
 /// Takes one event.
 pub async fn publish(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     Path(tenant): Path<String>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
