@@ -36,18 +36,22 @@ impl Audit {
         let partitions = parts.topics.lane_partitions;
         tokio::task::spawn_local(async move {
             let mut turn = 0;
-            while let Some(attempts) = batches.recv().await {
-                turn = (turn + 1) % partitions;
-                let record = NewRecord {
-                    to: TopicPartition {
-                        topic: topic.clone(),
-                        partition: turn,
-                    },
-                    key: Bytes::new(),
-                    value: proto::AttemptBatch { attempts }.to_value(),
-                    headers: Vec::new(),
-                };
-                for result in log.append_audit(vec![record]).await {
+            let mut waiting = Vec::new();
+            // What came while the log was busy goes together.
+            while batches.recv_many(&mut waiting, AUDIT_BATCHES_MAX).await > 0 {
+                let records = waiting.drain(..).map(|attempts| {
+                    turn = (turn + 1) % partitions;
+                    NewRecord {
+                        to: TopicPartition {
+                            topic: topic.clone(),
+                            partition: turn,
+                        },
+                        key: Bytes::new(),
+                        value: proto::AttemptBatch { attempts }.to_value(),
+                        headers: Vec::new(),
+                    }
+                });
+                for result in log.append_audit(records.collect()).await {
                     if let Err(error) = result {
                         tracing::warn!(%error, "attempts were not recorded");
                     }

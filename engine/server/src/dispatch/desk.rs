@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use super::Parts;
 use super::appender::Appender;
 use super::audit::Audit;
-use super::worker::{Worker, Workers};
+use super::worker::{SharedLine, Worker, Workers};
 use crate::clock::Clock;
 use crate::ingest::Closed;
 use crate::send::{Egress, Prepared};
@@ -175,6 +175,11 @@ impl Desk {
         self.workers
             .borrow_mut()
             .prepared(ix, shard.registry(), &self.egress, now)
+    }
+
+    /// The connection that an endpoint's tasks share.
+    pub(super) fn shared_line(&self, ix: EndpointIx) -> SharedLine {
+        self.workers.borrow_mut().shared_line(ix)
     }
 
     /// The endpoints as this shard sees them.

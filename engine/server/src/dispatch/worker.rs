@@ -13,8 +13,8 @@ use posthaste_core::limits::CONNECTION_IDLE_MAX;
 use posthaste_core::outcome::Outcome;
 use posthaste_core::registry::{EndpointIx, Registry};
 use posthaste_core::time::Timestamp;
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::sync::{Mutex, Notify};
+use tokio::time::{Instant, timeout_at};
 
 use super::desk::Desk;
 use crate::send::{Attempted, Connection, Egress, Failure, Prepared};
@@ -39,7 +39,11 @@ pub(super) struct Workers {
 struct Station {
     idle: VecDeque<Rc<Worker>>,
     prepared: Option<(Arc<Endpoint>, Rc<Prepared>)>,
+    shared: SharedLine,
 }
+
+/// A connection that several tasks use at once, and what it was opened for.
+pub(super) type SharedLine = Rc<Mutex<Option<(Rc<Prepared>, Connection)>>>;
 
 impl Worker {
     pub(super) fn assign(&self, delivery: Delivery) {
@@ -87,6 +91,13 @@ impl Workers {
     pub(super) fn dismiss(&mut self, worker: &Rc<Worker>) {
         let station = self.station(worker.endpoint);
         station.idle.retain(|idle| !Rc::ptr_eq(idle, worker));
+        // Other tasks keep their parts of it.
+        station.shared = SharedLine::default();
+    }
+
+    /// The connection that the endpoint's tasks share.
+    pub(super) fn shared_line(&mut self, ix: EndpointIx) -> SharedLine {
+        Rc::clone(&self.station(ix).shared)
     }
 
     /// Sends home who has been idle too long.
@@ -144,7 +155,7 @@ async fn run(desk: Rc<Desk>, worker: Rc<Worker>) {
         connection: None,
         prepared: None,
     };
-    while let Some(delivery) = worker.next().await {
+    while let Some(delivery) = line.next(&worker).await {
         let started = desk.clock.now();
         let at = Instant::now();
         let attempted = line.attempt(&desk, &delivery, started).await;
@@ -167,6 +178,19 @@ struct Line {
 }
 
 impl Line {
+    /// The next delivery, or `None` when the task should end. An idle
+    /// connection that its peer closes is let go at once.
+    async fn next(&mut self, worker: &Worker) -> Option<Delivery> {
+        if let Some(connection) = &mut self.connection {
+            tokio::select! {
+                biased;
+                next = worker.next() => return next,
+                () = connection.closed() => self.connection = None,
+            }
+        }
+        worker.next().await
+    }
+
     async fn attempt(&mut self, desk: &Desk, delivery: &Delivery, now: Timestamp) -> Attempted {
         let prepared = match desk.prepared(delivery.endpoint, now) {
             Ok(prepared) => prepared,
@@ -187,13 +211,10 @@ impl Line {
             let fresh = self.connection.is_none();
             let connection = match &mut self.connection {
                 Some(connection) => connection,
-                closed => {
-                    desk.metrics.borrow().connections.increment(1);
-                    match Connection::open(&desk.egress, &prepared, deadline).await {
-                        Ok(open) => closed.insert(open),
-                        Err(failure) => return failure.into(),
-                    }
-                }
+                closed => match open(desk, delivery.endpoint, &prepared, deadline).await {
+                    Ok(open) => closed.insert(open),
+                    Err(failure) => return failure.into(),
+                },
             };
             let attempt = connection.attempt(&prepared, &delivery.event, number, now, deadline);
             match attempt.await {
@@ -204,4 +225,34 @@ impl Line {
             }
         }
     }
+}
+
+/// A connection for one task: its own, or its part of one that all tasks of an
+/// endpoint share where the receiver speaks HTTP/2.
+async fn open(
+    desk: &Desk,
+    ix: EndpointIx,
+    prepared: &Rc<Prepared>,
+    deadline: Instant,
+) -> Result<Connection, Failure> {
+    if !prepared.wants_http2() {
+        desk.metrics.borrow().connections.increment(1);
+        return Connection::open(&desk.egress, prepared, deadline).await;
+    }
+    let shared = desk.shared_line(ix);
+    // Whoever comes first opens it; the others wait for that.
+    let Ok(mut line) = timeout_at(deadline, shared.lock()).await else {
+        return Err(Failure::no_connection_in_time());
+    };
+    if let Some((of, connection)) = &*line
+        && Rc::ptr_eq(of, prepared)
+        && connection.reusable()
+        && let Some(part) = connection.share()
+    {
+        return Ok(part);
+    }
+    desk.metrics.borrow().connections.increment(1);
+    let connection = Connection::open(&desk.egress, prepared, deadline).await?;
+    *line = connection.share().map(|part| (Rc::clone(prepared), part));
+    Ok(connection)
 }

@@ -38,6 +38,11 @@ impl Failure {
         Self::of(Cause::ConnectionReset)
     }
 
+    /// Others opened a connection for too long.
+    pub const fn no_connection_in_time() -> Self {
+        Self::of(Cause::TimeoutConnect)
+    }
+
     /// Its cause.
     pub const fn cause(self) -> Cause {
         self.cause

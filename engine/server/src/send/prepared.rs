@@ -107,6 +107,11 @@ impl Prepared {
         self.timeout
     }
 
+    /// Whether HTTP/2 is offered, so that attempts may share a connection.
+    pub fn wants_http2(&self) -> bool {
+        self.route.http2
+    }
+
     pub(super) fn connect_timeout(&self) -> Duration {
         self.connect_timeout
     }

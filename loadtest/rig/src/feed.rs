@@ -1,0 +1,85 @@
+//! The producer of the canonical workload.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use crate::engine::{LogKind, Setup};
+use crate::{ENDPOINTS, SECRET};
+
+/// How to run it.
+pub struct Feed {
+    program: PathBuf,
+}
+
+/// A fill that runs beside everything else.
+pub struct Filling(Child);
+
+impl Feed {
+    /// With the programs in a folder.
+    pub fn new(programs: &Path) -> Self {
+        Self {
+            program: programs.join("posthaste-feed"),
+        }
+    }
+
+    /// Registers the endpoints at a running engine.
+    pub fn register(&self, setup: &Setup, sink: SocketAddr) -> anyhow::Result<()> {
+        let mut register = Command::new(&self.program);
+        register.args(["endpoints", "--server", &format!("http://{}", setup.api)]);
+        register.args(["--sink", &sink.to_string(), "--secret", SECRET]);
+        register.args(["--count", &ENDPOINTS.to_string()]);
+        Filling(register.stdout(Stdio::piped()).spawn()?).finish()?;
+        Ok(())
+    }
+
+    /// Starts sending the events `from..from + events`, `rate` a second (0 for
+    /// no limit).
+    pub fn fill(&self, setup: &Setup, from: u64, events: u64, rate: u64) -> anyhow::Result<Filling> {
+        let mut fill = Command::new(&self.program);
+        fill.args(["--run", "rig", "--from", &from.to_string()]);
+        fill.args(["--events", &events.to_string(), "--rate", &rate.to_string()]);
+        fill.args(["--endpoints", &ENDPOINTS.to_string()]);
+        match &setup.log {
+            LogKind::Kafka(bootstrap) => {
+                fill.args(["--bootstrap", bootstrap, "--topic", &setup.topic]);
+            }
+            LogKind::Embedded => {
+                fill.args(["--http", &format!("http://{}", setup.api)]);
+            }
+        }
+        Ok(Filling(fill.stdout(Stdio::piped()).spawn()?))
+    }
+}
+
+impl Filling {
+    /// Waits until every event is acknowledged. Answers how many were sent
+    /// again because their first answer was lost.
+    pub fn finish(mut self) -> anyhow::Result<u64> {
+        let mut said = String::new();
+        let mut stdout = self.0.stdout.take().context("the feed's output")?;
+        std::io::Read::read_to_string(&mut stdout, &mut said)?;
+        let status = self.0.wait()?;
+        if !status.success() {
+            bail!("the feed ended with {status}");
+        }
+        let said: Value = serde_json::from_str(&said)?;
+        Ok(said["retried"].as_u64().unwrap_or_default())
+    }
+
+    /// Whether it still sends.
+    pub fn runs(&mut self) -> anyhow::Result<bool> {
+        Ok(self.0.try_wait()?.is_none())
+    }
+}
+
+impl Drop for Filling {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

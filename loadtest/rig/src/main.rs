@@ -1,0 +1,122 @@
+//! `posthaste-rig`: what the engine must show, one command each.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use posthaste_rig::scenario::canonical::{self, Pair, median};
+use posthaste_rig::scenario::dead::{self, Death};
+use posthaste_rig::scenario::{Rig, deliver, kill};
+
+/// The load test's rig: real broker, engine, sink and producer as processes.
+#[derive(Debug, Parser)]
+#[command(name = "posthaste-rig", version, after_help = EXAMPLES)]
+struct Cli {
+    /// Which log the engine runs on.
+    #[arg(long, value_enum, default_value = "kafka", global = true)]
+    log: LogChoice,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Kafka is the one POSTHASTE_TEST_KAFKA names, or one started for the run (Java 17, Maven).
+
+Examples:
+  cargo run --release -p posthaste-rig -- deliver
+  cargo run --release -p posthaste-rig -- kill --log embedded
+  cargo run --release -p posthaste-rig -- dead --how hang
+  cargo run --release -p posthaste-rig -- canonical
+
+Exit codes: 0 shown; 1 not shown, stderr says what failed; 2 wrong usage.";
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogChoice {
+    Kafka,
+    Embedded,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Every event once, verified, committed.
+    Deliver {
+        /// Events.
+        #[arg(long, default_value_t = 200_000)]
+        events: u64,
+    },
+    /// The engine is killed while events flow: nothing missing, few twice.
+    Kill {
+        /// Events.
+        #[arg(long, default_value_t = 200_000)]
+        events: u64,
+        /// Kills.
+        #[arg(long, default_value_t = 20)]
+        kills: u32,
+        /// Events a second.
+        #[arg(long, default_value_t = 2_500)]
+        rate: u64,
+    },
+    /// One endpoint of 100 is dead: the others keep their pace.
+    Dead {
+        /// Events.
+        #[arg(long, default_value_t = 200_000)]
+        events: u64,
+        /// How it is dead.
+        #[arg(long, value_enum, default_value = "hang")]
+        how: Death,
+        /// Pairs of runs.
+        #[arg(long, default_value_t = 3)]
+        pairs: u32,
+    },
+    /// Deliveries and their CPU over wrk's.
+    Canonical {
+        /// Events a run.
+        #[arg(long, default_value_t = 200_000)]
+        events: u64,
+        /// Pairs of runs.
+        #[arg(long, default_value_t = 5)]
+        pairs: u32,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("posthaste-rig: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    let rig = match cli.log {
+        LogChoice::Kafka => Rig::kafka()?,
+        LogChoice::Embedded => Rig::embedded()?,
+    };
+    match cli.command {
+        Command::Deliver { events } => {
+            println!("{:?}", deliver::run(&rig, events)?);
+        }
+        Command::Kill {
+            events,
+            kills,
+            rate,
+        } => println!("{:?}", kill::run(&rig, events, rate, kills)?),
+        Command::Dead { events, how, pairs } => {
+            let outcome = dead::run(&rig, events, how, pairs)?;
+            println!("{outcome:?}");
+            println!("median ratio {:.2}", outcome.median());
+        }
+        Command::Canonical { events, pairs } => {
+            let pairs = canonical::run(&rig, events, pairs)?;
+            let of = |ratio: fn(&Pair) -> f64| median(&pairs.iter().map(ratio).collect::<Vec<_>>());
+            println!(
+                "median: rate {:.2} of wrk's, sender CPU {:.2} of wrk's, total CPU ratio {:.2}",
+                of(Pair::rate_ratio),
+                of(Pair::cpu_ratio),
+                of(Pair::total_ratio)
+            );
+        }
+    }
+    Ok(())
+}
