@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response};
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::client::conn::TrySendError;
 use hyper_util::rt::TokioIo;
@@ -158,14 +158,14 @@ impl Connection {
                 return Some(Failure::of(Cause::TimeoutHeaders).into());
             }
         };
-        let status = response.status();
         let asked = response.headers().get(RETRY_AFTER);
         let asked = asked.and_then(|value| value.to_str().ok());
-        let outcome = Outcome::response(status.as_u16(), asked, now);
-        if status == StatusCode::SWITCHING_PROTOCOLS || smuggles(response.headers()) {
+        let outcome = Outcome::response(response.status().as_u16(), asked, now);
+        let last = smuggles(response.headers());
+        let excerpt = self.read(response.into_body(), deadline).await;
+        if last {
             self.line.retire();
         }
-        let excerpt = self.read(response.into_body(), deadline).await;
         Some(Attempted { outcome, excerpt })
     }
 

@@ -337,6 +337,25 @@ fn a_flood_ends_by_its_bytes_not_by_the_deadline() {
 }
 
 #[test]
+fn a_body_has_less_time_than_a_head() {
+    local(async {
+        let egress = open_egress();
+        let receiver = misbehaving(&[Say(HUGE), Drip("x")]).await;
+        let prepared = Prepared::new(&endpoint(&receiver.url(), |_| ()), &egress, NOW).unwrap();
+        let mut connection = open(&egress, &prepared).await.unwrap();
+        let event = event("{}");
+        let began = Instant::now();
+        let attempt = connection.attempt(&prepared, &event, 1, NOW, soon(60_000));
+        assert!(attempt.await.unwrap().outcome.cause.is_none());
+        let took = began.elapsed();
+        assert!(
+            took >= BODY_TIME_MAX && took < 10 * BODY_TIME_MAX,
+            "{took:?}"
+        );
+    });
+}
+
+#[test]
 fn the_deadline_holds_for_a_body_too() {
     local(async {
         let egress = open_egress();
