@@ -106,6 +106,10 @@ pub const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(60);
 /// Plaintext bytes read from a receiver that owes no response, such as HTTP/2
 /// pings; past it the connection is dropped.
 pub const IDLE_BYTES_MAX: usize = 1_024;
+/// Bytes read from a TLS socket until a handshake is done, and again for each
+/// response: its plaintext, and room for what TLS adds and for records that hold
+/// none. Past it the connection is dropped.
+pub const WIRE_BYTES_MAX: usize = 256 * 1024;
 /// Head of one HTTP/1.1 response, and header list of an HTTP/2 one; past it the
 /// connection is dropped.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -187,6 +191,7 @@ const _: () = {
     assert!(OWNER_OUTSTANDING_MAX <= QUEUE_ITEMS_MAX);
     assert!(EXCERPT_BYTES_MAX <= RESPONSE_BYTES_MAX);
     assert!(HEAD_BYTES_MAX <= RESPONSE_BYTES_MAX);
+    assert!(WIRE_BYTES_MAX >= 2 * RESPONSE_BYTES_MAX);
     assert!(LOOKUP_TIME_MAX.as_millis() <= CONNECT_TIMEOUT_DEFAULT.as_millis());
     assert!(COMMIT_METADATA_MAX <= 4_096);
     assert!(SIGNING_KEYS_MAX <= SIGNATURES_READ_MAX);

@@ -9,7 +9,7 @@
 //!   TLS)        TLS                  response
 //! ```
 //!
-//! No address is connected to that the wall has not judged ([`dial`] is the
+//! No address is connected to that the wall has not judged (`dial` is the
 //! only door), no redirect is followed, no response is read without a bound on
 //! its bytes and its time. The verdict falls with the response's head: a
 //! receiver that answers 2xx and then misbehaves has taken the delivery.

@@ -81,7 +81,7 @@ impl Connection {
     ) -> Result<Self, Failure> {
         let stream = dial(egress, prepared.route(), until).await?;
         let http2 = stream.is_http2();
-        let meter = Meter::new();
+        let meter = Meter::plain(stream.wire());
         let io = TokioIo::new(Metered::new(stream, Rc::clone(&meter)));
         let line = if http2 {
             Http2::open(io).await.map(Line::Http2)

@@ -9,6 +9,7 @@ mod names;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use posthaste_core::outcome::Cause;
@@ -24,6 +25,7 @@ use tokio_rustls::client::TlsStream;
 pub(super) use self::names::Names;
 use super::egress::Egress;
 use super::failure::{Failure, connect_cause, stream_cause};
+use super::meter::{Meter, Metered};
 
 /// Where to connect to and how.
 pub(super) struct Route {
@@ -38,18 +40,26 @@ pub(super) struct Route {
 /// A connection in the clear or over TLS.
 pub(super) enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Metered<TcpStream>>>, Rc<Meter>),
 }
 
 /// An address the wall let through.
 struct Vetted(SocketAddr);
 
 impl Stream {
+    /// What counts the bytes of its socket; `None` in the clear.
+    pub(super) fn wire(&self) -> Option<Rc<Meter>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(_, meter) => Some(Rc::clone(meter)),
+        }
+    }
+
     /// Whether the peer chose HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
         match self {
             Self::Plain(_) => false,
-            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+            Self::Tls(stream, _) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
     }
 }
@@ -76,10 +86,16 @@ pub(super) async fn dial(
         return Ok(Stream::Plain(stream));
     };
     let connector = TlsConnector::from(egress.tls(route.http2));
+    let wire = Meter::wire();
+    let stream = Metered::new(stream, Rc::clone(&wire));
     match connector.connect(name.clone(), stream).await {
-        Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+        Ok(stream) => Ok(Stream::Tls(Box::new(stream), wire)),
         Err(error) => {
-            let cause = stream_cause(&error);
+            let cause = if wire.is_spent() {
+                Cause::TlsError
+            } else {
+                stream_cause(&error)
+            };
             tracing::debug!(host = %route.host, cause = cause.code(), %error, "no TLS session");
             Err(Failure::of(cause))
         }
@@ -146,7 +162,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Tls(stream, _) => Pin::new(stream).poll_read(cx, into),
         }
     }
 }
@@ -159,21 +175,21 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream, _) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream, _) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream, _) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Counts the plaintext bytes a receiver sends, and stops reading at a bound.
+//! Counts the bytes a receiver sends, and stops reading at a bound.
 //!
-//! It stands above TLS and below HTTP, so that it bounds whatever a receiver
+//! One stands above TLS and below HTTP, so that it bounds whatever a receiver
 //! can flood us with: interim responses, headers, bodies, HTTP/2 frames that
-//! belong to no stream. Without it a flood costs a core until the deadline.
+//! belong to no stream. Another stands below TLS, for records that hold no
+//! plaintext. Without them a flood costs a core until the deadline.
 
 use std::cell::Cell;
 use std::io;
@@ -10,12 +11,18 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use posthaste_core::limits::{IDLE_BYTES_MAX, RESPONSE_BYTES_MAX};
+use posthaste_core::limits::{IDLE_BYTES_MAX, RESPONSE_BYTES_MAX, WIRE_BYTES_MAX};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// One connection's count, shared by who reads and who makes attempts.
 #[derive(Debug)]
 pub(super) struct Meter {
+    /// The one below TLS.
+    below: Option<Rc<Self>>,
+    /// What a receiver may send that owes nothing.
+    idle_max: usize,
+    /// … and for each response it owes.
+    response_max: usize,
     left: Cell<usize>,
     spent: Cell<bool>,
     in_flight: Cell<usize>,
@@ -32,9 +39,23 @@ pub(super) struct Metered<S> {
 }
 
 impl Meter {
-    pub(super) fn new() -> Rc<Self> {
+    /// For plaintext, above TLS or without it.
+    pub(super) fn plain(below: Option<Rc<Self>>) -> Rc<Self> {
+        Self::new(IDLE_BYTES_MAX, RESPONSE_BYTES_MAX, below)
+    }
+
+    /// For a socket below TLS. What a session needs now and then, such as
+    /// tickets, fits an idle connection too.
+    pub(super) fn wire() -> Rc<Self> {
+        Self::new(WIRE_BYTES_MAX, WIRE_BYTES_MAX, None)
+    }
+
+    fn new(idle_max: usize, response_max: usize, below: Option<Rc<Self>>) -> Rc<Self> {
         Rc::new(Self {
-            left: Cell::new(IDLE_BYTES_MAX),
+            below,
+            idle_max,
+            response_max,
+            left: Cell::new(idle_max),
             spent: Cell::new(false),
             in_flight: Cell::new(0),
             begun: Cell::new(0),
@@ -43,14 +64,35 @@ impl Meter {
 
     /// An attempt begins: one more response may come.
     pub(super) fn begin(self: &Rc<Self>) -> Owed {
+        self.owe();
+        Owed(Rc::clone(self))
+    }
+
+    fn owe(&self) {
         let before = match self.in_flight.get() {
             0 => 0,
             _ => self.left.get(),
         };
-        self.left.set(before + RESPONSE_BYTES_MAX);
+        self.left.set(before + self.response_max);
         self.in_flight.set(self.in_flight.get() + 1);
         self.begun.set(self.begun.get() + 1);
-        Owed(Rc::clone(self))
+        if let Some(below) = &self.below {
+            below.owe();
+        }
+    }
+
+    /// One response less may come; what it left over is not kept.
+    fn settle(&self) {
+        let in_flight = self.in_flight.get() - 1;
+        let bound = match in_flight {
+            0 => self.idle_max,
+            _ => in_flight * self.response_max,
+        };
+        self.in_flight.set(in_flight);
+        self.left.set(self.left.get().min(bound));
+        if let Some(below) = &self.below {
+            below.settle();
+        }
     }
 
     /// Attempts begun on the connection.
@@ -60,20 +102,13 @@ impl Meter {
 
     /// Whether the receiver sent more than it may.
     pub(super) fn is_spent(&self) -> bool {
-        self.spent.get()
+        self.spent.get() || self.below.as_ref().is_some_and(|below| below.is_spent())
     }
 }
 
 impl Drop for Owed {
     fn drop(&mut self) {
-        let meter = &self.0;
-        let in_flight = meter.in_flight.get() - 1;
-        let bound = match in_flight {
-            0 => IDLE_BYTES_MAX,
-            _ => in_flight * RESPONSE_BYTES_MAX,
-        };
-        meter.in_flight.set(in_flight);
-        meter.left.set(meter.left.get().min(bound));
+        self.0.settle();
     }
 }
 
@@ -139,7 +174,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_response_has_its_own_bound() {
-        let meter = Meter::new();
+        let meter = Meter::plain(None);
         let mut stream = Metered::new(tokio::io::repeat(b'x'), Rc::clone(&meter));
         assert_eq!(read_all(&mut stream).await, IDLE_BYTES_MAX);
         assert!(meter.is_spent());
@@ -151,8 +186,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_flood_below_is_seen_above() {
+        let wire = Meter::wire();
+        let plain = Meter::plain(Some(Rc::clone(&wire)));
+        let mut socket = Metered::new(tokio::io::repeat(b'x'), Rc::clone(&wire));
+        let owed = plain.begin();
+        assert!(!plain.is_spent());
+        assert_eq!(read_all(&mut socket).await, WIRE_BYTES_MAX);
+        assert!(plain.is_spent());
+        drop(owed);
+        assert_eq!(wire.in_flight.get(), 0);
+    }
+
+    #[tokio::test]
     async fn what_one_response_leaves_over_is_not_kept() {
-        let meter = Meter::new();
+        let meter = Meter::plain(None);
         let mut stream = Metered::new(tokio::io::repeat(b'x'), Rc::clone(&meter));
         let first = meter.begin();
         let second = meter.begin();
