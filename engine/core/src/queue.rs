@@ -141,3 +141,80 @@ impl Queue {
 fn within_a_second(then: Timestamp, when: Timestamp) -> bool {
     then > Timestamp::default() && when.since(then).as_secs() < 1
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::delivery::{Room, Ticket};
+    use crate::event::sample;
+    use crate::registry::EndpointIx;
+
+    const START: Timestamp = Timestamp::from_millis(1_000_000);
+
+    fn delivery(offset: u64, bytes: usize) -> Delivery {
+        let mut event = sample("evt", "acme", "a");
+        event.body = vec![0; bytes].into();
+        Delivery {
+            event,
+            endpoint: EndpointIx(0),
+            attempts: 0,
+            ticket: Ticket {
+                room: Room::Ingest,
+                slot: 0,
+                epoch: 0,
+                offset,
+            },
+        }
+    }
+
+    #[test]
+    fn room_ends_by_items_or_by_bytes() {
+        let mut queue = Queue::default();
+        for offset in 0..u64::try_from(QUEUE_ITEMS_MAX).unwrap() {
+            let fair = queue.len() < QUEUE_ITEMS_FAIR;
+            assert!(queue.has_room(false) && queue.has_room(true) == fair);
+            queue.push(delivery(offset, 10), START);
+        }
+        assert!(!queue.has_room(false));
+        let mut queue = Queue::default();
+        queue.push(delivery(0, QUEUE_BYTES_MAX - 1), START);
+        assert!(queue.has_room(true));
+        queue.push(delivery(1, 1), START);
+        assert!(!queue.has_room(false));
+        assert_eq!(queue.pop().map(|d| d.ticket.offset), Some(0));
+        assert!(queue.has_room(false));
+    }
+
+    #[test]
+    fn only_the_oldest_can_have_waited_too_long() {
+        let mut queue = Queue::default();
+        queue.push(delivery(0, 1), START);
+        queue.push(delivery(1, 1), START.after(Duration::from_millis(1)));
+        let end = START.after(QUEUE_WAIT_MAX);
+        let before = Timestamp::from_millis(end.as_millis() - 1);
+        assert!(queue.pop_stale(before).is_none());
+        assert_eq!(queue.pop_stale(end).map(|d| d.ticket.offset), Some(0));
+        assert!(queue.pop_stale(end).is_none() && queue.len() == 1);
+    }
+
+    #[test]
+    fn an_endpoint_is_slow_until_it_catches_up_or_for_a_second() {
+        let mut queue = Queue::default();
+        queue.push(delivery(0, 1), START);
+        queue.push(delivery(1, 1), START);
+        queue.mark_slow(START);
+        assert!(queue.is_slow(START.after(Duration::from_millis(999))));
+        assert!(!queue.is_slow(START.after(Duration::from_secs(1))));
+        assert!(queue.start().is_some() && queue.is_slow(START));
+        assert!(queue.start().is_some() && !queue.is_slow(START));
+        assert_eq!(queue.in_flight(), 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "never started")]
+    fn an_attempt_ends_once() {
+        Queue::default().finish();
+    }
+}

@@ -197,4 +197,36 @@ mod tests {
             Decision::GiveUp(GiveUpCause::Expired)
         );
     }
+
+    proptest::proptest! {
+        /// Whatever was asked and however late it is: never before its time,
+        /// never in the past, and with time left before the deadline.
+        #[test]
+        fn a_retry_is_neither_early_nor_too_late(
+            attempts in 0..12_u32,
+            age in 0..300_000_000_u64,
+            asked in proptest::option::of(0..200_000_u64),
+            seed in proptest::prelude::any::<u64>(),
+        ) {
+            let deadline = START.after(DELIVERY_AGE_MAX);
+            let now = START.after(Duration::from_millis(age));
+            let text = asked.map(|seconds| seconds.to_string());
+            let outcome = Outcome::response(503, text.as_deref(), now);
+            let decision = Policy::standard()
+                .decide(attempts, &outcome, now, deadline, &mut Rng::new(seed));
+            let last = deadline.as_millis() - millis(FINAL_MARGIN);
+            match decision {
+                Decision::RetryAt(due) => {
+                    assert!(now < due && due.as_millis() <= last);
+                    let asked = outcome.retry_after.unwrap_or_default();
+                    let early = due.since(now) < asked;
+                    assert!(!early || due.as_millis() == last, "{due:?} of {asked:?}");
+                }
+                Decision::GiveUp(GiveUpCause::Exhausted) => assert!(attempts > 9),
+                Decision::GiveUp(cause) => {
+                    assert!(cause == GiveUpCause::Expired && now.as_millis() >= last);
+                }
+            }
+        }
+    }
 }

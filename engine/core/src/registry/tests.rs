@@ -1,0 +1,203 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::{ProptestConfig, Strategy, any, prop};
+use proptest::sample::select;
+use proptest::{prop_assert_eq, prop_oneof, proptest};
+
+use super::*;
+use crate::endpoint::sample;
+
+fn put(table: &mut Table, record: &proto::Endpoint) {
+    let id = EndpointId::from_bytes(record.id.as_ref().try_into().unwrap());
+    table.apply(&table_key(id), &record.to_value()).unwrap();
+}
+
+fn matched(registry: &Registry, tenant: &str, event_type: &str) -> Vec<u32> {
+    let mut out = vec![];
+    registry.matching(tenant, event_type, &mut out);
+    out.iter().map(|ix| ix.0).collect()
+}
+
+#[test]
+fn tenants_and_types_decide_and_nobody_is_named_twice() {
+    let mut table = Table::default();
+    let types = [
+        "invoice.*",
+        "*.paid",
+        "invoice.paid",
+        "order.made",
+        "order.made",
+    ];
+    put(&mut table, &sample(1, "acme", &types));
+    put(&mut table, &sample(2, "acme", &[]));
+    put(&mut table, &sample(3, "other", &["*"]));
+    let registry = table.snapshot();
+    assert_eq!(matched(&registry, "acme", "invoice.paid"), [0, 1]);
+    assert_eq!(matched(&registry, "acme", "order.made"), [1, 0]);
+    assert_eq!(matched(&registry, "acme", "order.lost"), [1]);
+    assert_eq!(matched(&registry, "other", "order.made"), [2]);
+    assert_eq!(matched(&registry, "acm", "order.made"), [] as [u32; 0]);
+}
+
+#[test]
+fn a_deleted_endpoint_keeps_its_index_and_an_old_snapshot_its_view() {
+    let mut table = Table::default();
+    put(&mut table, &sample(1, "acme", &[]));
+    let before = table.snapshot();
+    let id = EndpointId::from_bytes([1; 16]);
+    table.apply(&table_key(id), &Bytes::new()).unwrap();
+    put(&mut table, &sample(2, "acme", &[]));
+    let after = table.snapshot();
+    assert_eq!(matched(&before, "acme", "a"), [0]);
+    assert_eq!(matched(&after, "acme", "a"), [1]);
+    assert_eq!(after.index(id), Some(EndpointIx(0)));
+    assert!(after.endpoint(EndpointIx(0)).is_none());
+    put(&mut table, &sample(1, "other", &[]));
+    assert_eq!(matched(&table.snapshot(), "other", "a"), [0]);
+}
+
+#[test]
+fn a_disabled_endpoint_matches_nothing_but_is_listed() {
+    let mut table = Table::default();
+    let mut record = sample(1, "acme", &[]);
+    record.disabled = true;
+    put(&mut table, &record);
+    let registry = table.snapshot();
+    assert!(matched(&registry, "acme", "a").is_empty());
+    assert_eq!(registry.of_tenant("acme").count(), 1);
+}
+
+#[test]
+fn a_broken_record_changes_nothing() {
+    let mut table = Table::default();
+    put(&mut table, &sample(1, "acme", &[]));
+    let id = EndpointId::from_bytes([1; 16]);
+    let broken = Bytes::from_static(&[1, 0xff]);
+    assert!(table.apply(&table_key(id), &broken).is_err());
+    assert!(table.apply(b"e/nonsense", &broken).is_err());
+    assert_eq!(table.apply(b"g/other kind", &broken), Ok(()));
+    assert_eq!(matched(&table.snapshot(), "acme", "a"), [0]);
+}
+
+const TENANTS: [&str; 3] = ["acme", "acm", "other"];
+const TYPES: [&str; 6] = ["a", "b", "a.b", "b.a", "a.b.c", "c.b.a"];
+const PATTERNS: [&str; 9] = [
+    "a", "a.b", "b.a", "*", "a.*", "*.b", "a.*.c", "*.*", "c.b.a",
+];
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put(Box<proto::Endpoint>),
+    Delete(u8),
+    Broken(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let patterns = prop::collection::vec(select(&PATTERNS[..]), 0..4);
+    let put = (0..6_u8, select(&TENANTS[..]), patterns, any::<u8>());
+    prop_oneof![
+        6 => put.prop_map(|(number, tenant, patterns, disabled)| {
+            let mut record = sample(number, tenant, &patterns);
+            record.disabled = disabled < 50;
+            Step::Put(Box::new(record))
+        }),
+        2 => (0..6_u8).prop_map(Step::Delete),
+        1 => (0..6_u8).prop_map(Step::Broken),
+    ]
+}
+
+/// The plain model: the last good record of each endpoint.
+type Model = BTreeMap<u8, proto::Endpoint>;
+
+/// Segment by segment, as the pattern's documentation says.
+fn wants(pattern: &str, event_type: &str) -> bool {
+    let wanted: Vec<_> = pattern.split('.').collect();
+    let have: Vec<_> = event_type.split('.').collect();
+    let open = wanted.last() == Some(&"*");
+    let long_enough = if open {
+        have.len() >= wanted.len()
+    } else {
+        have.len() == wanted.len()
+    };
+    long_enough && wanted.iter().zip(have).all(|(w, h)| *w == "*" || *w == h)
+}
+
+fn expected(model: &Model, tenant: &str, event_type: &str) -> Vec<u8> {
+    let matches = |record: &&proto::Endpoint| {
+        let all = record.event_types.is_empty();
+        let some = record.event_types.iter().any(|p| wants(p, event_type));
+        record.tenant == tenant && !record.disabled && (all || some)
+    };
+    let found = model.values().filter(matches);
+    found.map(|record| record.id[0]).collect()
+}
+
+fn agree(registry: &Registry, model: &Model) {
+    assert_eq!(registry.len(), model.len());
+    for tenant in TENANTS {
+        for event_type in TYPES {
+            // What was found before stays in front.
+            let mut out = vec![EndpointIx(u32::MAX)];
+            registry.matching(tenant, event_type, &mut out);
+            assert_eq!(out[0], EndpointIx(u32::MAX));
+            let ids = out[1..].iter().map(|&ix| registry.id(ix).unwrap());
+            let mut found: Vec<_> = ids.map(|id| id.as_bytes()[0]).collect();
+            found.sort_unstable();
+            assert_eq!(
+                found,
+                expected(model, tenant, event_type),
+                "{tenant} {event_type}"
+            );
+        }
+        let of_tenant = registry.of_tenant(tenant).count();
+        assert_eq!(
+            of_tenant,
+            model.values().filter(|e| e.tenant == tenant).count()
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn matching_agrees_with_the_model(
+        steps in prop::collection::vec((step(), any::<bool>()), 1..40),
+    ) {
+        let mut table = Table::default();
+        let mut model = Model::default();
+        let mut older = (table.snapshot(), model.clone());
+        let mut indices = BTreeMap::new();
+        for (step, look) in steps {
+            match step {
+                Step::Put(record) => {
+                    put(&mut table, &record);
+                    model.insert(record.id[0], *record);
+                }
+                Step::Delete(number) => {
+                    let id = EndpointId::from_bytes([number; 16]);
+                    table.apply(&table_key(id), &Bytes::new()).unwrap();
+                    model.remove(&number);
+                }
+                Step::Broken(number) => {
+                    let id = EndpointId::from_bytes([number; 16]);
+                    // The key names another endpoint than the record.
+                    let value = sample(number + 1, "acme", &[]).to_value();
+                    assert!(table.apply(&table_key(id), &value).is_err());
+                }
+            }
+            if look {
+                agree(&older.0, &older.1);
+                older = (table.snapshot(), model.clone());
+                agree(&older.0, &older.1);
+                for number in 0..6_u8 {
+                    let id = EndpointId::from_bytes([number; 16]);
+                    if let Some(ix) = older.0.index(id) {
+                        let first = *indices.entry(number).or_insert(ix);
+                        prop_assert_eq!(first, ix, "an index is for life");
+                    }
+                }
+            }
+        }
+    }
+}
