@@ -249,6 +249,48 @@ fn it_overflows_to_the_lane_when_others_have_idled_long_enough() {
 }
 
 #[test]
+fn nobody_is_hungry_while_every_slot_is_taken() {
+    let full = IN_FLIGHT_MAX;
+    let mut shard = shard(table(3, |_, e| e.max_in_flight = full).snapshot());
+    let mut wanted = Wanted::default();
+    assert!(offer(&mut shard, delivery(2, 1_000), START, &mut wanted));
+    for offset in 1..u64::from(full) * 2 {
+        let endpoint = u32::from(offset % 2 == 0);
+        assert!(offer(
+            &mut shard,
+            delivery(endpoint, offset),
+            START,
+            &mut wanted
+        ));
+    }
+    assert_eq!(shard.in_flight(), SHARD_IN_FLIGHT_MAX);
+    assert!(!shard.somebody_is_hungry(START));
+    let sent = wanted.sends.remove(0);
+    finish(&mut shard, sent, ok(), later(10), &mut wanted);
+    assert!(shard.somebody_is_hungry(later(10)));
+    assert!(
+        !shard.somebody_is_hungry(later(2_000)),
+        "without recent traffic nobody is"
+    );
+}
+
+#[test]
+fn a_slow_endpoint_waits_while_the_log_lags() {
+    let mut shard = shard(table(1, |_, _| {}).snapshot());
+    let mut wanted = Wanted::default();
+    let blocked = fill(&mut shard, Room::Ingest, 0, &mut wanted);
+    shard.queue(EndpointIx(0)).mark_slow(START);
+    shard.unacked_bytes = SHARD_UNACKED_BYTES_MAX;
+    let mut actions = Vec::new();
+    let blocked = shard
+        .offer(blocked, START, true, &mut actions)
+        .expect_err("it would be appended");
+    shard.acknowledged(SHARD_UNACKED_BYTES_MAX, &mut actions);
+    assert!(shard.offer(blocked, START, true, &mut actions).is_ok());
+    assert!(matches!(actions[..], [Action::Append(_)]));
+}
+
+#[test]
 fn another_shards_hunger_counts() {
     let mut shard = shard(table(1, |_, _| {}).snapshot());
     let mut wanted = Wanted::default();
