@@ -154,7 +154,11 @@ fn a_secret_used_as_text_is_refused() {
 #[test]
 fn derived_vectors_are_reproduced() {
     let utf8 = r#"{"name":"Zoë 🚀","note":"snowman ☃"}"#.as_bytes();
-    let minified = br#"{"type":"contact.created","timestamp":"2022-11-03T20:26:10.344522Z","data":{"id":"1f81eb52-5198-4599-803e-771906343485"}}"#;
+    let minified = concat!(
+        r#"{"type":"contact.created","timestamp":"2022-11-03T20:26:10.344522Z","#,
+        r#""data":{"id":"1f81eb52-5198-4599-803e-771906343485"}}"#,
+    )
+    .as_bytes();
     let cases: [Derived; 6] = [
         (
             "SW-D1 rotation, the new key first",

@@ -1,0 +1,362 @@
+//! Who may know whom, inside a crate.
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use quote::ToTokens as _;
+
+use crate::Finding;
+use crate::tree::{is_cfg_test, is_test};
+
+/// A module and the modules of its crate it may use.
+struct Layer {
+    module: &'static str,
+    may_use: &'static [&'static str],
+}
+
+const fn layer(module: &'static str, may_use: &'static [&'static str]) -> Layer {
+    Layer { module, may_use }
+}
+
+/// From the ground up: a module may use only what stands above it here.
+const CORE: [Layer; 22] = [
+    // Numbers, words and bounds, for everybody.
+    layer("limits", &[]),
+    layer("rng", &[]),
+    layer("time", &[]),
+    layer("id", &["rng", "time"]),
+    // What comes in, where it goes, what an attempt came to. An endpoint holds
+    // patterns, so the filter stands below it, not above.
+    layer("filter", &["limits"]),
+    layer("event", &["limits", "time"]),
+    layer("outcome", &["limits", "time"]),
+    layer("endpoint", &["event", "filter", "id", "limits", "time"]),
+    layer("registry", &["endpoint", "filter", "id"]),
+    // Leaves: what may be called, and what is signed.
+    layer("wall", &["limits"]),
+    layer("target", &["limits"]),
+    layer("signature", &["limits", "time"]),
+    // Mechanisms that know no delivery.
+    layer("timers", &["limits", "time"]),
+    layer("offsets", &["limits"]),
+    layer("breaker", &["limits", "rng", "time"]),
+    layer("window", &["limits", "time"]),
+    layer("rate", &["limits", "time"]),
+    // When to try again follows from what the attempt came to.
+    layer("retry", &["limits", "outcome", "rng", "time"]),
+    // A delivery names its endpoint by the registry's index, and its lane record
+    // carries event and outcome.
+    layer(
+        "delivery",
+        &["event", "id", "limits", "outcome", "registry", "time"],
+    ),
+    layer(
+        "queue",
+        &["breaker", "delivery", "limits", "rate", "time", "window"],
+    ),
+    // A shard looks endpoints up and decides about the first attempt itself.
+    layer(
+        "shard",
+        &[
+            "delivery", "id", "limits", "outcome", "queue", "registry", "retry", "rng", "time",
+        ],
+    ),
+    // An owner hears of its deliveries by outcome and decides by retry.
+    layer(
+        "lane",
+        &[
+            "delivery", "id", "limits", "outcome", "retry", "rng", "time", "timers",
+        ],
+    ),
+];
+
+/// The rooms, from the ground up.
+const SERVER: [Layer; 16] = [
+    layer("clock", &[]),
+    layer("telemetry", &[]),
+    layer("log", &["clock"]),
+    // Settings name topics and partitions as the log does.
+    layer("config", &["log"]),
+    layer("send", &["clock", "config", "log", "telemetry"]),
+    layer("control", &["clock", "config", "log", "telemetry"]),
+    layer("audit", &["clock", "config", "log", "telemetry"]),
+    layer(
+        "ingest",
+        &["clock", "config", "control", "log", "telemetry"],
+    ),
+    // A shard closes tickets by ingest's `Closed`; ingest knows only mailboxes.
+    layer(
+        "dispatch",
+        &[
+            "audit",
+            "clock",
+            "config",
+            "ingest",
+            "log",
+            "send",
+            "telemetry",
+        ],
+    ),
+    layer(
+        "owner",
+        &["clock", "config", "control", "dispatch", "log", "telemetry"],
+    ),
+    layer(
+        "inbound",
+        &["clock", "config", "control", "ingest", "log", "telemetry"],
+    ),
+    layer(
+        "api",
+        &[
+            "audit",
+            "clock",
+            "config",
+            "control",
+            "ingest",
+            "log",
+            "owner",
+            "send",
+            "telemetry",
+        ],
+    ),
+    layer(
+        "dashboard",
+        &[
+            "api",
+            "audit",
+            "clock",
+            "config",
+            "control",
+            "log",
+            "telemetry",
+        ],
+    ),
+    layer("shutdown", &["clock", "config", "telemetry"]),
+    layer(
+        "app",
+        &[
+            "api",
+            "audit",
+            "clock",
+            "config",
+            "control",
+            "dashboard",
+            "dispatch",
+            "inbound",
+            "ingest",
+            "log",
+            "owner",
+            "send",
+            "shutdown",
+            "telemetry",
+        ],
+    ),
+    // The command line opens a log as the app does, and speaks to its api.
+    layer(
+        "cli",
+        &["app", "clock", "config", "log", "send", "telemetry"],
+    ),
+];
+
+pub(crate) fn check(path: &str, file: &syn::File) -> Vec<Finding> {
+    let tables: [(&str, &[Layer]); 2] =
+        [("engine/core/src/", &CORE), ("engine/server/src/", &SERVER)];
+    for (folder, table) in tables {
+        if let Some(inside) = path.strip_prefix(folder)
+            && !is_test(path)
+            && !matches!(inside, "lib.rs" | "main.rs")
+        {
+            return judge(path, inside, file, table);
+        }
+    }
+    Vec::new()
+}
+
+fn judge(path: &str, inside: &str, file: &syn::File, table: &[Layer]) -> Vec<Finding> {
+    let place: Vec<_> = inside
+        .trim_end_matches(".rs")
+        .split('/')
+        .map(str::to_owned)
+        .collect();
+    let Some(layer) = table.iter().find(|layer| layer.module == place[0]) else {
+        let right = format!(
+            "`{}` has no row in the table of layers: give it one",
+            place[0]
+        );
+        return vec![Finding::new(path, 1, "layers", right)];
+    };
+    let mut uses = Vec::new();
+    items(&file.items, &place, &mut uses);
+    let foreign = uses
+        .into_iter()
+        .filter(|(module, _)| *module != layer.module && !layer.may_use.contains(&module.as_str()));
+    let finding = |(module, line): (String, usize)| {
+        let right = format!(
+            "`{}` may use {:?}, not `{module}`: move what they share down, or change the table and \
+             the page",
+            layer.module, layer.may_use
+        );
+        Finding::new(path, line, "layers", right)
+    };
+    foreign.map(finding).collect()
+}
+
+/// The crate's modules that production items use, with the lines. `place` is
+/// the path of the module they stand in.
+fn items(items_of: &[syn::Item], place: &[String], uses: &mut Vec<(String, usize)>) {
+    for item in items_of {
+        if let syn::Item::Mod(module) = item {
+            if let Some((_, inner)) = module
+                .content
+                .as_ref()
+                .filter(|_| !is_cfg_test(&module.attrs))
+            {
+                let below: Vec<_> = place
+                    .iter()
+                    .cloned()
+                    .chain([module.ident.to_string()])
+                    .collect();
+                items(inner, &below, uses);
+            }
+        } else if !is_cfg_test(attributes(item)) {
+            tokens(item.to_token_stream(), place.len(), uses);
+        }
+    }
+}
+
+fn attributes(item: &syn::Item) -> &[syn::Attribute] {
+    match item {
+        syn::Item::Const(item) => &item.attrs,
+        syn::Item::Enum(item) => &item.attrs,
+        syn::Item::Fn(item) => &item.attrs,
+        syn::Item::Impl(item) => &item.attrs,
+        syn::Item::Macro(item) => &item.attrs,
+        syn::Item::Static(item) => &item.attrs,
+        syn::Item::Struct(item) => &item.attrs,
+        syn::Item::Trait(item) => &item.attrs,
+        syn::Item::Type(item) => &item.attrs,
+        syn::Item::Use(item) => &item.attrs,
+        _ => &[],
+    }
+}
+
+/// Finds `crate::x`, `crate::{x, ..}` and as many `super::` as lead to the
+/// crate, in the arguments of macros too.
+fn tokens(stream: TokenStream, depth: usize, uses: &mut Vec<(String, usize)>) {
+    let all: Vec<_> = stream.into_iter().collect();
+    let mut at = 0;
+    while let Some(token) = all.get(at) {
+        at += 1;
+        if let TokenTree::Group(group) = token {
+            tokens(group.stream(), depth, uses);
+            continue;
+        }
+        let mut above = match token {
+            TokenTree::Ident(ident) if *ident == "crate" => depth,
+            TokenTree::Ident(ident) if *ident == "super" => 1,
+            _ => continue,
+        };
+        while is_path_separator(&all[at..]) {
+            at += 2;
+            match all.get(at) {
+                Some(TokenTree::Ident(next)) if *next == "super" => above += 1,
+                Some(next) if above == depth => {
+                    first_names(next, uses);
+                    break;
+                }
+                _ => break,
+            }
+            at += 1;
+        }
+    }
+}
+
+fn is_path_separator(rest: &[TokenTree]) -> bool {
+    let colon = |token: &TokenTree| matches!(token, TokenTree::Punct(p) if p.as_char() == ':');
+    matches!(rest, [first, second, ..] if colon(first) && colon(second))
+}
+
+/// The name a path goes on with, or those that a group begins with.
+fn first_names(next: &TokenTree, uses: &mut Vec<(String, usize)>) {
+    match next {
+        TokenTree::Ident(ident) => uses.push((ident.to_string(), ident.span().start().line)),
+        TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => {
+            let mut begins = true;
+            for token in group.stream() {
+                match token {
+                    TokenTree::Ident(ident) if begins => {
+                        uses.push((ident.to_string(), ident.span().start().line));
+                        begins = false;
+                    }
+                    TokenTree::Punct(punct) => begins = punct.as_char() == ',',
+                    _ => begins = false,
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lines;
+
+    fn found(path: &str, text: &str) -> Vec<Finding> {
+        check(path, &syn::parse_file(text).expect("a planted file parses"))
+    }
+
+    #[test]
+    fn the_tables_have_no_circle() {
+        for table in [&CORE[..], &SERVER[..]] {
+            for (place, layer) in table.iter().enumerate() {
+                for used in layer.may_use {
+                    let below = table[..place].iter().any(|other| other.module == *used);
+                    assert!(
+                        below,
+                        "{} uses {used}, which does not stand above it",
+                        layer.module
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_arrow_that_is_not_drawn_is_caught_however_it_is_written() {
+        let path = "engine/core/src/offsets/bits.rs";
+        assert_eq!(
+            found(path, "use crate::limits::A;\nuse super::B;\nuse std::time;"),
+            []
+        );
+        for text in [
+            "use crate::shard::Shard;",
+            "use crate::{limits::A, shard::Shard};",
+            "use crate::{limits::{A, id}, shard};",
+            "use super::super::shard::Shard;",
+            "fn f() -> crate::shard::Shard { todo() }",
+            "fn f() { println!(\"{:?}\", crate::shard::f()) }",
+            "mod inner { use super::super::super::shard::Shard; }",
+        ] {
+            let found = found(path, text);
+            assert_eq!(lines(&found), [1], "{text}");
+            assert!(found[0].right.contains("not `shard`"), "{}", found[0]);
+        }
+        let tests = "#[cfg(test)]\nmod tests { use crate::shard::Shard; }\n\
+                     #[cfg(test)]\nfn sample() -> crate::shard::Shard { f() }";
+        assert_eq!(found(path, tests), []);
+        assert_eq!(
+            found(
+                "engine/core/src/offsets/tests.rs",
+                "use crate::shard::Shard;"
+            ),
+            []
+        );
+    }
+
+    #[test]
+    fn a_room_knows_only_those_below() {
+        let text = "use crate::log::Log;\nuse crate::api::Api;";
+        assert_eq!(lines(&found("engine/server/src/owner/part.rs", text)), [2]);
+        let unknown = found("engine/server/src/cellar.rs", "use crate::log::Log;");
+        assert!(unknown[0].right.contains("no row"));
+    }
+}
