@@ -15,7 +15,7 @@
 //! When a queue is full the shard must choose between stopping intake and
 //! paying for a lane record. Stopping hurts no one while everybody is busy; it
 //! hurts the *hungry*: endpoints with recent traffic that stand idle for want of
-//! intake. So the shard stops intake as long as its [`Patience`] lasts, which
+//! intake. So the shard stops intake as long as its patience lasts, which
 //! the hungry use up. Then the endpoint that held intake up is *slow*: until it
 //! has caught up, or for a second, it may queue only a fair few, and the rest
 //! goes to the lane at once.
