@@ -50,6 +50,23 @@ pub struct App {
     helpers_end: CancellationToken,
 }
 
+/// An instance before anything moves in it: its log and its endpoints may be
+/// read and written, nothing is delivered yet.
+pub struct Opened {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The endpoints table.
+    pub endpoints: Endpoints,
+    /// The instance's time.
+    pub clock: Clock,
+    config: Config,
+    listener: TcpListener,
+    egress: Arc<Egress>,
+    decoder: Decoder,
+    event_partitions: u32,
+    helpers_end: CancellationToken,
+}
+
 /// Opens the log a configuration names.
 pub async fn open_log(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn Log>> {
     match &config.log {
@@ -75,83 +92,8 @@ pub async fn open_log(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn 
 
 impl App {
     /// Starts everything; answers once the instance works.
-    pub async fn start(mut config: Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
-        let clock = Clock::start();
-        let listener = TcpListener::bind(config.http.listen)
-            .await
-            .with_context(|| format!("http.listen: cannot listen on {}", config.http.listen))?;
-        let listening = listener.local_addr()?;
-        if config.instance_id.is_empty() {
-            config.instance_id = format!("{}:{}", hostname(), listening.port());
-        }
-        let egress = Arc::new(Egress::new(EgressSettings::from(&config.egress))?);
-        let decoder = Decoder::new(&config.ingest).map_err(anyhow::Error::msg)?;
-        let log = open_log(&config, &clock).await?;
-        let event_partitions = verify_topics(&config, &*log).await?;
-
-        let stop = CancellationToken::new();
-        let shards_end = CancellationToken::new();
-        let helpers_end = CancellationToken::new();
-        let endpoints =
-            Endpoints::open(Arc::clone(&log), &config.topics, helpers_end.clone()).await?;
-        let (closed, closed_seen) = mpsc::channel(dispatch::REPORTS_MAX);
-        let (reports, reports_seen) = mpsc::channel(dispatch::REPORTS_MAX);
-        let doors = dispatch::start(
-            config.shard_count(),
-            &dispatch::Parts {
-                log: Arc::clone(&log),
-                topics: config.topics.clone(),
-                registry: endpoints.registry(),
-                egress: Arc::clone(&egress),
-                clock: clock.clone(),
-                audit: config.audit,
-                closed,
-                reports,
-                drain: stop.clone(),
-                end: shards_end.clone(),
-            },
-        )?;
-        let rooms = Rooms {
-            config: &config,
-            log: &log,
-            endpoints: &endpoints,
-            clock: &clock,
-            stop: &stop,
-        };
-        let spawned = vec![
-            rooms.ingest(decoder.clone(), doors.ingest, closed_seen)?,
-            rooms.owner(doors.owner, reports_seen)?,
-        ];
-        tokio::spawn(housekeeping(metrics.clone(), clock.clone(), helpers_end.clone()));
-        let api = Api::new(api::Parts {
-            log: Arc::clone(&log),
-            endpoints,
-            decoder,
-            config,
-            egress,
-            clock,
-            event_partitions,
-            metrics,
-            stop: stop.clone(),
-        });
-        let until = helpers_end.clone();
-        tokio::spawn(async move {
-            let served = axum::serve(listener, api.routes())
-                .with_graceful_shutdown(async move { until.cancelled().await })
-                .await;
-            if let Err(error) = served {
-                tracing::error!(%error, "the API stopped");
-            }
-        });
-        Ok(Self {
-            listening,
-            log,
-            rooms: spawned,
-            shards: doors.threads,
-            stop,
-            shards_end,
-            helpers_end,
-        })
+    pub async fn start(config: Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
+        Opened::open(config).await?.start(metrics)
     }
 
     /// Runs until `shutdown` resolves or a room fails, then stops within
@@ -194,6 +136,113 @@ impl App {
                 "not stopped within {deadline:?}; nothing is lost, what was in flight is sent again"
             ),
         }
+    }
+}
+
+impl Opened {
+    /// Binds the API's address, opens the log, and reads the endpoints.
+    pub async fn open(mut config: Config) -> anyhow::Result<Self> {
+        let clock = Clock::start();
+        let listener = TcpListener::bind(config.http.listen)
+            .await
+            .with_context(|| format!("http.listen: cannot listen on {}", config.http.listen))?;
+        if config.instance_id.is_empty() {
+            let port = listener.local_addr()?.port();
+            config.instance_id = format!("{}:{port}", hostname());
+        }
+        let egress = Arc::new(Egress::new(EgressSettings::from(&config.egress))?);
+        let decoder = Decoder::new(&config.ingest).map_err(anyhow::Error::msg)?;
+        let log = open_log(&config, &clock).await?;
+        let event_partitions = verify_topics(&config, &*log).await?;
+        let helpers_end = CancellationToken::new();
+        let endpoints =
+            Endpoints::open(Arc::clone(&log), &config.topics, helpers_end.clone()).await?;
+        Ok(Self {
+            log,
+            endpoints,
+            clock,
+            config,
+            listener,
+            egress,
+            decoder,
+            event_partitions,
+            helpers_end,
+        })
+    }
+
+    /// Starts the rooms.
+    pub fn start(self, metrics: PrometheusHandle) -> anyhow::Result<App> {
+        let listening = self.listener.local_addr()?;
+        let stop = CancellationToken::new();
+        let shards_end = CancellationToken::new();
+        let (closed, closed_seen) = mpsc::channel(dispatch::REPORTS_MAX);
+        let (reports, reports_seen) = mpsc::channel(dispatch::REPORTS_MAX);
+        let doors = dispatch::start(
+            self.config.shard_count(),
+            &dispatch::Parts {
+                log: Arc::clone(&self.log),
+                topics: self.config.topics.clone(),
+                registry: self.endpoints.registry(),
+                egress: Arc::clone(&self.egress),
+                clock: self.clock.clone(),
+                audit: self.config.audit,
+                closed,
+                reports,
+                drain: stop.clone(),
+                end: shards_end.clone(),
+            },
+        )?;
+        let rooms = Rooms {
+            config: &self.config,
+            log: &self.log,
+            endpoints: &self.endpoints,
+            clock: &self.clock,
+            stop: &stop,
+        };
+        let spawned = vec![
+            rooms.ingest(self.decoder.clone(), doors.ingest, closed_seen)?,
+            rooms.owner(doors.owner, reports_seen)?,
+        ];
+        let app = App {
+            listening,
+            log: Arc::clone(&self.log),
+            rooms: spawned,
+            shards: doors.threads,
+            stop,
+            shards_end,
+            helpers_end: self.helpers_end.clone(),
+        };
+        self.serve(metrics, app.stop.clone());
+        Ok(app)
+    }
+
+    /// Starts the API and the housekeeping.
+    fn serve(self, metrics: PrometheusHandle, stop: CancellationToken) {
+        tokio::spawn(housekeeping(
+            metrics.clone(),
+            self.clock.clone(),
+            self.helpers_end.clone(),
+        ));
+        let api = Api::new(api::Parts {
+            log: self.log,
+            endpoints: self.endpoints,
+            decoder: self.decoder,
+            config: self.config,
+            egress: self.egress,
+            clock: self.clock,
+            event_partitions: self.event_partitions,
+            metrics,
+            stop,
+        });
+        let (listener, until) = (self.listener, self.helpers_end);
+        tokio::spawn(async move {
+            let served = axum::serve(listener, api.routes())
+                .with_graceful_shutdown(async move { until.cancelled().await })
+                .await;
+            if let Err(error) = served {
+                tracing::error!(%error, "the API stopped");
+            }
+        });
     }
 }
 
