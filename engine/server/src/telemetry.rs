@@ -2,10 +2,13 @@
 //! counts; handles are made once and handed down, so that counting costs a few
 //! nanoseconds and no label grows with customers.
 
+use std::io::IsTerminal as _;
+
 use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use posthaste_core::outcome::{Cause, Outcome, Verdict};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 /// A metric: its name and what it counts.
 #[derive(Debug, Clone, Copy)]
@@ -188,11 +191,22 @@ pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
 
 /// Sends logs to standard error: `POSTHASTE_LOG` filters, `json` for machines.
 pub fn install_logs(json: bool) {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let ansi = std::io::stderr().is_terminal() && !plain;
+    install_logs_to(std::io::stderr, ansi, json);
+}
+
+/// Sends logs to `writer`, with colours if `ansi`.
+pub fn install_logs_to<W>(writer: W, ansi: bool, json: bool)
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let filter = EnvFilter::try_from_env("POSTHASTE_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,librdkafka=warn"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_ansi(ansi)
+        .with_writer(writer);
     if json {
         logs.json().init();
     } else {
