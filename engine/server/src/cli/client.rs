@@ -24,6 +24,15 @@ pub(crate) struct Server {
     server: String,
 }
 
+impl Server {
+    /// The one that listens there.
+    pub(crate) fn at(address: std::net::SocketAddr) -> Self {
+        Self {
+            server: format!("http://{address}"),
+        }
+    }
+}
+
 /// Why the server gave no good answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
