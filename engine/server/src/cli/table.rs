@@ -41,7 +41,7 @@ mod tests {
         let rows = [vec!["a\u{1b}[2J".to_owned(), "1".to_owned()]];
         assert_eq!(
             render(&["name", "n"], rows),
-            "name    n\na\u{fffd}[2J  1\n"
+            "name   n\na\u{fffd}[2J  1\n"
         );
     }
 }
