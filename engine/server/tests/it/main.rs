@@ -4,5 +4,6 @@
 
 #[macro_use]
 mod contract;
+mod dev;
 mod embedded;
 mod kafka;

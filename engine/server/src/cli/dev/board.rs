@@ -225,4 +225,4 @@ impl Board {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::cli::dev) mod tests;
