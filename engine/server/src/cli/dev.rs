@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use posthaste_core::time::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -83,9 +83,12 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     let listener =
         listener.with_context(|| format!("--receiver: cannot listen on {}", options.receiver))?;
     let receiver_at = listener.local_addr()?;
-    let opened = Opened::open(config)
-        .await
-        .context("is another `posthaste` running? `--listen 127.0.0.1:0 --data DIR` keeps apart")?;
+    let opened = Opened::open(config).await.map_err(|error| {
+        anyhow!(
+            "{error:#}; beside another `posthaste`, give this one its own `--data DIR` and \
+             `--listen 127.0.0.1:0`"
+        )
+    })?;
     let clock = opened.clock.clone();
     let since = clock.now();
     let demos = demo::ensure(&opened, receiver_at).await?;

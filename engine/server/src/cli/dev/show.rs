@@ -113,22 +113,25 @@ impl Show {
         let Some(screen) = screen else {
             return Ok(());
         };
-        screen.draw(&self.frame())
+        let state = if self.stop.is_cancelled() {
+            "stopping"
+        } else {
+            "running"
+        };
+        screen.draw(&self.frame(state))
     }
 
-    fn frame(&self) -> Vec<String> {
-        let stopping = self.stop.is_cancelled();
-        self.head
-            .frame(&self.board.lock(), self.clock.now(), stopping)
+    fn frame(&self, state: &str) -> Vec<String> {
+        self.head.frame(&self.board.lock(), self.clock.now(), state)
     }
 
     /// How it went.
     fn close(&self, after_table: bool) -> std::io::Result<()> {
         let totals = self.board.lock().totals();
         if after_table {
-            let frame = self.frame();
+            let frame = self.frame("stopped");
             // Without the hints, which are for a demo that runs.
-            say(&frame[..frame.len().saturating_sub(4)].join("\n"))?;
+            say(&frame[..frame.len().saturating_sub(5)].join("\n"))?;
         }
         match self.face {
             Face::Table | Face::Lines => say(&totals.text()),

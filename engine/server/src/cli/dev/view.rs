@@ -58,9 +58,10 @@ impl Head {
         }
     }
 
-    /// The table's lines, for a screen of at least 80 columns.
-    pub(super) fn frame(&self, board: &Board, now: Timestamp, stopping: bool) -> Vec<String> {
-        let mut lines = self.top(board, now, stopping);
+    /// The table's lines, for a screen of at least 80 columns and 24 lines.
+    /// `state` is a word for what the program does.
+    pub(super) fn frame(&self, board: &Board, now: Timestamp, state: &str) -> Vec<String> {
+        let mut lines = self.top(board, now, state);
         lines.push(String::new());
         let head = format!(
             "{:<10}{:>8}{:>11}{:>10}{:>10}{:>9}{:>10}{:>10}",
@@ -71,7 +72,7 @@ impl Head {
         lines.push(String::new());
         let head = format!(
             "{:<10}{:<23}{:<12}{:<9}{:<14}{:>10}",
-            "time, UTC", "event", "endpoint", "attempt", "answer", "took"
+            "time UTC", "event", "endpoint", "attempt", "answer", "took"
         );
         lines.push(self.ink(Ink::Faint, &head));
         lines.extend(board.recent.iter().map(|line| self.line(line)));
@@ -81,9 +82,8 @@ impl Head {
         lines
     }
 
-    fn top(&self, board: &Board, now: Timestamp, stopping: bool) -> Vec<String> {
+    fn top(&self, board: &Board, now: Timestamp, state: &str) -> Vec<String> {
         let totals = board.totals();
-        let state = if stopping { "stopping" } else { "running" };
         let state = format!(
             "{state} {}   {} events published, {} deliveries owed",
             span(now.since(self.since)),
@@ -99,7 +99,6 @@ impl Head {
         };
         vec![
             format!("{}  {state}", self.ink(Ink::Strong, "posthaste dev")),
-            String::new(),
             fact("API", &self.api),
             fact("log", &format!("{} (embedded, no Kafka needed)", self.data)),
             fact(
@@ -155,7 +154,7 @@ impl Head {
         )
     }
 
-    fn hints(&self) -> [String; 3] {
+    fn hints(&self) -> [String; 4] {
         let program = plain(&self.program);
         let server = if self.api_is_default {
             String::new()
@@ -170,6 +169,10 @@ impl Head {
         );
         let list = format!("{program} endpoints list{server} --tenant demo");
         [
+            hint(
+                "flaky",
+                "fails the first attempt of every 4th event on purpose: see it retried",
+            ),
             hint("publish", &publish),
             hint("look", &list),
             hint(
@@ -248,13 +251,21 @@ impl Totals {
             self.published, self.delivered, self.verified, self.retried, self.owed
         );
         if self.owed > 0 {
-            text.push_str(": the next start with this folder delivers them");
+            text.push_str(
+                "\nwhat is owed stays in the log: the next start with this folder delivers it",
+            );
         }
         if self.duplicates > 0 {
-            text.push_str(&format!("; {} came twice", self.duplicates));
+            text.push_str(&format!(
+                "\n{} requests repeated what was verified before",
+                self.duplicates
+            ));
         }
         if self.refused > 0 {
-            text.push_str(&format!("; {} signatures were REFUSED", self.refused));
+            text.push_str(&format!(
+                "\n{} requests had a signature that is not right",
+                self.refused
+            ));
         }
         text
     }

@@ -21,7 +21,11 @@ pub(in crate::cli::dev) fn endpoint(number: u8, uid: &str, types: &[&str]) -> En
 }
 
 pub(in crate::cli::dev) fn board() -> Board {
-    Board::new([endpoint(1, "orders", &["order.*"]), endpoint(2, FLAKY, &[])])
+    Board::new([
+        endpoint(1, "orders", &["order.*"]),
+        endpoint(2, FLAKY, &[]),
+        endpoint(3, "invoices", &["invoice.*"]),
+    ])
 }
 
 pub(in crate::cli::dev) fn attempt(endpoint: u8, id: &str, number: u32, status: u32) -> Attempt {

@@ -38,7 +38,7 @@ fn busy() -> Board {
 
 #[test]
 fn the_table_shows_the_figures() {
-    let frame = head(false).frame(&busy(), NOW, false).join("\n");
+    let frame = head(false).frame(&busy(), NOW, "running").join("\n");
     for wanted in [
         "running 00:01:23   1 events published, 1 deliveries owed",
         "API       http://127.0.0.1:8400",
@@ -54,14 +54,14 @@ fn the_table_shows_the_figures() {
 }
 
 #[test]
-fn lines_fit_80_columns_and_their_number_stays() {
-    let empty = head(true).frame(&board(), NOW, false);
+fn it_fits_80_columns_by_24_lines_and_stays_in_place() {
+    let empty = head(true).frame(&board(), NOW, "running");
     let mut board = busy();
     for number in 0..20 {
         board.attempted(&attempt(1, &format!("e{number}"), 1, 200));
     }
-    let full = head(true).frame(&board, NOW, true);
-    assert_eq!(empty.len(), full.len());
+    let full = head(true).frame(&board, NOW, "stopping");
+    assert_eq!((empty.len(), full.len()), (24, 24));
     for line in empty.iter().chain(&full) {
         let width = shown(line).chars().count();
         assert!(width <= 80, "{width} columns: {line}");
@@ -70,8 +70,8 @@ fn lines_fit_80_columns_and_their_number_stays() {
 
 #[test]
 fn colours_change_no_text() {
-    let plain = head(false).frame(&busy(), NOW, false);
-    let coloured = head(true).frame(&busy(), NOW, false);
+    let plain = head(false).frame(&busy(), NOW, "running");
+    let coloured = head(true).frame(&busy(), NOW, "running");
     let stripped: Vec<_> = coloured.iter().map(|line| shown(line)).collect();
     assert_eq!(stripped, plain);
     assert_ne!(coloured, plain);
@@ -84,7 +84,7 @@ fn what_others_wrote_cannot_steer_the_terminal() {
     hostile.event_type = "\x1b]0;owned\x07order.created.with.a.very.long.name".into();
     hostile.cause = "\x1b[31mcause".into();
     let line = board.attempted(&hostile);
-    let frame = head(false).frame(&board, NOW, false).join("\n");
+    let frame = head(false).frame(&board, NOW, "running").join("\n");
     assert!(!frame.contains(['\x1b', '\x07']), "{frame:?}");
     assert!(!line.text().contains(['\x1b', '\x07']));
     assert!(!line.json().to_string().contains(['\x1b', '\x07']));
@@ -95,9 +95,15 @@ fn what_others_wrote_cannot_steer_the_terminal() {
 fn the_summary_tells_what_is_owed_and_what_was_refused() {
     let mut board = busy();
     let text = board.totals().text();
-    assert!(text.contains("1 still owed: the next start"), "{text}");
-    assert!(!text.contains("REFUSED"), "{text}");
+    assert!(
+        text.contains("1 still owed\nwhat is owed stays in the log"),
+        "{text}"
+    );
+    assert!(!text.contains("not right"), "{text}");
     board.refused(0);
     let text = board.totals().text();
-    assert!(text.contains("1 signatures were REFUSED"), "{text}");
+    assert!(
+        text.contains("1 requests had a signature that is not right"),
+        "{text}"
+    );
 }
