@@ -29,7 +29,7 @@ fn turn(shard: &mut Shard, batch: Vec<Delivery>, status: u16, actions: &mut Vec<
     }
     for action in std::mem::take(actions) {
         match action {
-            Action::Append(append) => shard.acknowledged(append.charge, actions),
+            Action::Append(append) => shard.acknowledged(append.charge, NOW, actions),
             Action::Send(_) | Action::Close(_) | Action::Report(_) => {}
         }
         ended += 1;

@@ -96,9 +96,10 @@ pub fn event(n: u64, k: u32, body: &Bytes) -> Event {
 /// The delivery of event `n` to endpoint `k`, from the source.
 pub fn delivery(n: u64, k: u32, body: &Bytes) -> Delivery {
     Delivery {
-        event: event(n, k, body),
+        event: event(n, k, body).into(),
         endpoint: EndpointIx(k),
         attempts: 0,
+        started: NOW,
         ticket: Ticket {
             room: Room::Ingest,
             slot: 0,

@@ -1,6 +1,8 @@
 //! A delivery: the duty to bring one event to one endpoint, and the ticket it
 //! carries until it is settled.
 
+use std::sync::Arc;
+
 use bytestring::ByteString;
 use posthaste_proto as proto;
 
@@ -14,12 +16,14 @@ use crate::time::Timestamp;
 /// The duty to bring one event to one endpoint.
 #[derive(Debug)]
 pub struct Delivery {
-    /// What to bring.
-    pub event: Event,
+    /// What to bring, shared by all deliveries of one event.
+    pub event: Arc<Event>,
     /// Where.
     pub endpoint: EndpointIx,
     /// Attempts made so far.
     pub attempts: u32,
+    /// When its attempt in flight began.
+    pub started: Timestamp,
     /// What waits for it to settle.
     pub ticket: Ticket,
 }

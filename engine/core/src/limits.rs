@@ -55,6 +55,12 @@ pub const INTAKE_PATIENCE: Duration = Duration::from_millis(10);
 pub const INTAKE_PATIENCE_RETURN: i64 = 20;
 /// Attempts in flight in one shard. At the bound endpoints take turns.
 pub const SHARD_IN_FLIGHT_MAX: usize = 512;
+/// How long an attempt says nothing yet of its receiver, in milliseconds.
+pub const FRESH_MS: usize = 6;
+/// Attempts so young in one shard. At the bound nothing starts until one of
+/// them ends or grows older: a receiver that answers at once gets no more at
+/// once than it can use, and connections stay warm.
+pub const SHARD_FRESH_MAX: u32 = 128;
 /// Bytes of lane and dead-letter records of one shard not yet acknowledged by
 /// the log. At the bound the shard starts no new attempt and takes in nothing
 /// that would have to be appended.

@@ -157,9 +157,10 @@ mod tests {
         let mut event = sample("evt", "acme", "a");
         event.body = vec![0; bytes].into();
         Delivery {
-            event,
+            event: event.into(),
             endpoint: EndpointIx(0),
             attempts: 0,
+            started: Timestamp::default(),
             ticket: Ticket {
                 room: Room::Ingest,
                 slot: 0,

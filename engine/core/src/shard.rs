@@ -36,11 +36,13 @@ use crate::retry::Policy;
 use crate::rng::Rng;
 use crate::time::Timestamp;
 
+mod fresh;
 mod patience;
 mod settle;
 #[cfg(test)]
 mod tests;
 
+use fresh::Fresh;
 use patience::{Hunger, Patience};
 pub use settle::dead_letter;
 
@@ -92,6 +94,7 @@ pub struct Shard {
     ring: VecDeque<EndpointIx>,
     queued: usize,
     in_flight: usize,
+    fresh: Fresh,
     unacked_bytes: usize,
     hunger: Hunger,
     patience: Patience,
@@ -110,6 +113,7 @@ impl Shard {
             ring: VecDeque::new(),
             queued: 0,
             in_flight: 0,
+            fresh: Fresh::default(),
             unacked_bytes: 0,
             hunger: Hunger::default(),
             patience: Patience::default(),
@@ -169,7 +173,7 @@ impl Shard {
             self.queued += 1;
             self.taken(now);
             self.enter_ring(ix);
-            self.turn(actions);
+            self.turn(now, actions);
             return Ok(());
         }
         if from_source {
@@ -209,19 +213,26 @@ impl Shard {
         let ix = delivery.endpoint;
         self.queue(ix).finish();
         self.in_flight -= 1;
+        self.fresh.end(delivery.started, now);
         self.settle(delivery, outcome, now, actions);
         self.enter_ring(ix);
-        self.turn(actions);
+        self.turn(now, actions);
     }
 
     /// The log acknowledged records of so many bytes.
-    pub fn acknowledged(&mut self, bytes: usize, actions: &mut Vec<Action>) {
+    pub fn acknowledged(&mut self, bytes: usize, now: Timestamp, actions: &mut Vec<Action>) {
         assert!(
             bytes <= self.unacked_bytes,
             "more acknowledged than written"
         );
         self.unacked_bytes -= bytes;
-        self.turn(actions);
+        self.turn(now, actions);
+    }
+
+    /// Starts what may start now that attempts in flight have grown older. Call
+    /// it every few milliseconds.
+    pub fn tick(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        self.turn(now, actions);
     }
 
     /// Moves on what has waited too long, unless the log lags behind, and
@@ -289,7 +300,7 @@ impl Shard {
     /// How many are hungry, of those that had traffic when intake last went on.
     /// Nobody is while the shard can start nothing: more intake would not help.
     fn hunger(&mut self, now: Timestamp) -> Hunger {
-        if !self.may_start() {
+        if !self.may_start(now) {
             return Hunger::default();
         }
         if !self.hunger.is_fresh(now) {
@@ -310,8 +321,8 @@ impl Shard {
         self.hunger
     }
 
-    fn may_start(&self) -> bool {
-        self.in_flight < SHARD_IN_FLIGHT_MAX && !self.log_lags()
+    fn may_start(&mut self, now: Timestamp) -> bool {
+        self.in_flight < SHARD_IN_FLIGHT_MAX && !self.log_lags() && self.fresh.has_room(now)
     }
 
     fn log_lags(&self) -> bool {
@@ -325,25 +336,33 @@ impl Shard {
     }
 
     /// Starts what may start, one of each endpoint in turn.
-    fn turn(&mut self, actions: &mut Vec<Action>) {
-        while self.may_start() {
+    fn turn(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        while self.may_start(now) {
             let Some(ix) = self.ring.pop_front() else {
                 return;
             };
             self.queue(ix).leave_ring();
             match self.window(ix) {
-                Some(window) => self.start_one(ix, window, actions),
+                Some(window) => self.start_one(ix, window, now, actions),
                 None => self.cancel_queue(ix, actions),
             }
         }
     }
 
-    fn start_one(&mut self, ix: EndpointIx, window: u32, actions: &mut Vec<Action>) {
+    fn start_one(
+        &mut self,
+        ix: EndpointIx,
+        window: u32,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
         let queue = self.queue(ix);
         if !queue.is_ready(window) {
             return;
         }
-        if let Some(delivery) = queue.start() {
+        if let Some(mut delivery) = queue.start() {
+            delivery.started = now;
+            self.fresh.begin(now);
             self.queued -= 1;
             self.in_flight += 1;
             actions.push(Action::Send(delivery));

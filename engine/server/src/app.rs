@@ -342,7 +342,10 @@ async fn verify_topics(config: &Config, log: &dyn Log) -> anyhow::Result<u32> {
     log.verify(&specs).await?;
     let mut first = 0;
     for name in config.ingest.topics.iter().rev() {
-        first = log.describe(&ByteString::from(name.as_str())).await?.partitions;
+        first = log
+            .describe(&ByteString::from(name.as_str()))
+            .await?
+            .partitions;
     }
     Ok(first)
 }

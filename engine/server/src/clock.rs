@@ -54,8 +54,9 @@ impl Clock {
 fn wall_ms() -> u64 {
     #[expect(clippy::disallowed_methods, reason = "this is clock.rs")]
     let now = SystemTime::now();
-    now.duration_since(UNIX_EPOCH)
-        .map_or(0, |span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+    now.duration_since(UNIX_EPOCH).map_or(0, |span| {
+        u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 /// A seed for jitter and ids.

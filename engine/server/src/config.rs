@@ -315,7 +315,10 @@ impl Config {
             return invalid("drain_deadline", "expected a time such as \"25s\"");
         }
         if matches!(self.log, LogUrl::Embedded(_)) && !self.kafka.settings.is_empty() {
-            return invalid("kafka.settings", "has no effect on the embedded log; set `log`");
+            return invalid(
+                "kafka.settings",
+                "has no effect on the embedded log; set `log`",
+            );
         }
         if !self.http.listen.ip().is_loopback() {
             return invalid(
@@ -376,7 +379,11 @@ impl Topics {
         let keep = |retention| Cleanup::Delete { retention };
         vec![
             spec(self.endpoints(), 1, Cleanup::Compact),
-            spec(self.lane(), self.lane_partitions, keep(DELIVERY_AGE_MAX + DAY)),
+            spec(
+                self.lane(),
+                self.lane_partitions,
+                keep(DELIVERY_AGE_MAX + DAY),
+            ),
             spec(self.attempts(), self.lane_partitions, keep(7 * DAY)),
             spec(self.dead(), Self::DEAD_PARTITIONS, keep(30 * DAY)),
         ]
@@ -469,7 +476,9 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 
 /// `500ms`, `25s`, `10m`, `2h`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let wanted = || format!("`{text}`: expected a number and a unit, such as \"500ms\" or \"25s\"");
     let number: u64 = number.parse().map_err(|_| wanted())?;

@@ -107,7 +107,8 @@ impl Endpoints {
 
     /// Writes an endpoint; answers once this instance sees it.
     pub async fn put(&self, endpoint: &Endpoint) -> Result<Offset, CommandError> {
-        self.write(endpoint.id, endpoint.to_proto().to_value()).await
+        self.write(endpoint.id, endpoint.to_proto().to_value())
+            .await
     }
 
     /// Deletes an endpoint; answers once this instance sees it.
@@ -123,9 +124,10 @@ impl Endpoints {
             headers: Vec::new(),
         };
         let results = self.log.log.append(vec![record]).await;
-        let offset = results.into_iter().next().unwrap_or_else(|| {
-            Err(AppendError::Unknown("the log gave no answer".to_owned()))
-        })?;
+        let offset = results
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| Err(AppendError::Unknown("the log gave no answer".to_owned())))?;
         let mut folded = self.folded.clone();
         match timeout(FOLD_WAIT, folded.wait_for(|&folded| folded > offset)).await {
             Ok(Ok(_)) => Ok(offset),
@@ -151,7 +153,11 @@ impl Feed {
                     let size = records.iter().map(crate::log::Record::size).sum();
                     for record in &records {
                         if let Err(problem) = self.table.apply(&record.key, &record.value) {
-                            tracing::error!(offset = record.offset, problem, "endpoint record ignored");
+                            tracing::error!(
+                                offset = record.offset,
+                                problem,
+                                "endpoint record ignored"
+                            );
                         }
                     }
                     self.consumer.credit(&tp, epoch, size);

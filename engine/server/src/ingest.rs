@@ -24,9 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::log::{
-    CommitError, Epoch, GroupConsumer, GroupEvent, LogError, Offset, TopicPartition,
-};
+use crate::log::{CommitError, Epoch, GroupConsumer, GroupEvent, LogError, Offset, TopicPartition};
 use crate::telemetry::IngestMetrics;
 
 pub mod decode;

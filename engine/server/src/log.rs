@@ -380,7 +380,11 @@ pub trait GroupConsumer: Send {
 
 /// Appends one record again and again until it is durable. Backs off up to 5 s;
 /// a record the log refuses for good is logged each time, never dropped.
-pub async fn append_until_durable(log: &dyn Log, record: NewRecord, first_wait: Duration) -> Offset {
+pub async fn append_until_durable(
+    log: &dyn Log,
+    record: NewRecord,
+    first_wait: Duration,
+) -> Offset {
     let mut wait = first_wait;
     loop {
         let result = log.append(vec![record.clone()]).await.pop();

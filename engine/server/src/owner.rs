@@ -29,7 +29,7 @@ mod part;
 mod writes;
 
 use part::{Budget, Part};
-use writes::{Written, Writer};
+use writes::{Writer, Written};
 
 /// How often what is due is handed out.
 const TICK_EVERY: Duration = Duration::from_millis(50);
@@ -118,7 +118,12 @@ impl OwnerRoom {
     pub fn new(parts: Parts) -> Self {
         Self {
             consumer: parts.consumer,
-            writer: Writer::new(parts.log, parts.topics, parts.instance_id, parts.clock.clone()),
+            writer: Writer::new(
+                parts.log,
+                parts.topics,
+                parts.instance_id,
+                parts.clock.clone(),
+            ),
             registry: parts.registry,
             outbox: parts.mailboxes.iter().map(|_| Vec::new()).collect(),
             mailboxes: parts.mailboxes,
@@ -225,7 +230,10 @@ impl OwnerRoom {
     }
 
     fn drop_part(&mut self, tp: &TopicPartition, epoch: Epoch) {
-        if self.parts.get(&tp.partition).is_some_and(|p| p.epoch == epoch)
+        if self
+            .parts
+            .get(&tp.partition)
+            .is_some_and(|p| p.epoch == epoch)
             && let Some(part) = self.parts.remove(&tp.partition)
         {
             part.release(&mut self.bodies);
@@ -242,7 +250,8 @@ impl OwnerRoom {
         }
         let mut actions = Vec::new();
         let now = self.clock.now();
-        part.owner.report(ticket.offset, report.end, now, &mut actions);
+        part.owner
+            .report(ticket.offset, report.end, now, &mut actions);
         self.act(ticket.slot, actions);
     }
 
@@ -257,18 +266,31 @@ impl OwnerRoom {
                     part.owner.claimed(offset);
                 }
             }
-            Written::Facts { partition, epoch, count } => {
+            Written::Facts {
+                partition,
+                epoch,
+                count,
+            } => {
                 self.metrics.facts.increment(count);
                 if let Some(part) = self.live(partition, epoch) {
                     part.writing = false;
                 }
             }
-            Written::Buried { partition, epoch, offset } => {
+            Written::Buried {
+                partition,
+                epoch,
+                offset,
+            } => {
                 if let Some(part) = self.live(partition, epoch) {
                     part.owner.buried(offset);
                 }
             }
-            Written::Read { partition, epoch, offset, delivery } => {
+            Written::Read {
+                partition,
+                epoch,
+                offset,
+                delivery,
+            } => {
                 let Some(part) = self.live(partition, epoch) else {
                     return;
                 };
@@ -284,12 +306,18 @@ impl OwnerRoom {
     }
 
     fn live(&mut self, partition: u32, epoch: Epoch) -> Option<&mut Part> {
-        self.parts.get_mut(&partition).filter(|part| part.epoch == epoch)
+        self.parts
+            .get_mut(&partition)
+            .filter(|part| part.epoch == epoch)
     }
 
     /// Its record cannot be read just now: it comes round again.
     fn unreadable(&mut self, partition: u32, offset: u64) {
-        self.bounce(partition, offset, posthaste_core::delivery::ReportEnd::Bounced);
+        self.bounce(
+            partition,
+            offset,
+            posthaste_core::delivery::ReportEnd::Bounced,
+        );
     }
 
     fn bounce(&mut self, partition: u32, offset: u64, end: posthaste_core::delivery::ReportEnd) {
@@ -297,7 +325,8 @@ impl OwnerRoom {
             return;
         };
         let mut actions = Vec::new();
-        part.owner.report(offset, end, self.clock.now(), &mut actions);
+        part.owner
+            .report(offset, end, self.clock.now(), &mut actions);
         self.act(partition, actions);
     }
 
@@ -320,17 +349,22 @@ impl OwnerRoom {
                 return;
             };
             match action {
-                lane::Action::Dispatch { offset, owed } => match part.bodies.get(&offset).cloned() {
-                    Some(record) => self.hand_over(partition, offset, owed, &record),
-                    None => self.writes.push(self.writer.read(partition, part.epoch, offset)),
-                },
+                lane::Action::Dispatch { offset, owed } => {
+                    match part.bodies.get(&offset).cloned() {
+                        Some(record) => self.hand_over(partition, offset, owed, &record),
+                        None => self
+                            .writes
+                            .push(self.writer.read(partition, part.epoch, offset)),
+                    }
+                }
                 lane::Action::Bury {
                     offset,
                     attempts,
                     cause,
                     last,
                 } => {
-                    self.metrics.dead(posthaste_proto::DeadCause::from(cause).as_str_name());
+                    self.metrics
+                        .dead(posthaste_proto::DeadCause::from(cause).as_str_name());
                     let known = part.bodies.get(&offset).cloned();
                     let burial = writes::Burial {
                         partition,
@@ -386,7 +420,8 @@ impl OwnerRoom {
             }
             if let Some(progress) = part.owner.take_facts() {
                 part.writing = true;
-                self.writes.push(self.writer.facts(partition, part.epoch, progress));
+                self.writes
+                    .push(self.writer.facts(partition, part.epoch, progress));
             }
         }
     }

@@ -4,7 +4,10 @@
 
 use std::io::IsTerminal as _;
 
-use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use posthaste_core::outcome::{Cause, Outcome, Verdict};
 use tracing_subscriber::EnvFilter;
@@ -126,20 +129,16 @@ pub const OWNER_OWED: Metric = gauged(
     "Deliveries in the lane that are not settled.",
 );
 /// Facts written to the lane.
-pub const OWNER_FACTS: Metric = counted(
-    "posthaste_owner_facts_total",
-    "Facts written to the lane.",
-);
+pub const OWNER_FACTS: Metric =
+    counted("posthaste_owner_facts_total", "Facts written to the lane.");
 /// Dead letters written by owners.
 pub const OWNER_DEAD: Metric = counted(
     "posthaste_owner_dead_letters_total",
     "Deliveries given up by owners, by cause.",
 );
 /// Endpoints in the registry.
-pub const CONTROL_ENDPOINTS: Metric = gauged(
-    "posthaste_control_endpoints",
-    "Endpoints in the registry.",
-);
+pub const CONTROL_ENDPOINTS: Metric =
+    gauged("posthaste_control_endpoints", "Endpoints in the registry.");
 /// Events taken by HTTP.
 pub const API_EVENTS: Metric = counted(
     "posthaste_api_events_total",
@@ -370,7 +369,12 @@ mod tests {
             assert!(seen.insert(metric.name), "{} stands twice", metric.name);
             assert!(metric.name.starts_with("posthaste_"), "{}", metric.name);
             let total = metric.name.ends_with("_total");
-            assert_eq!(total, matches!(metric.kind, Kind::Counter), "{}", metric.name);
+            assert_eq!(
+                total,
+                matches!(metric.kind, Kind::Counter),
+                "{}",
+                metric.name
+            );
         }
     }
 }

@@ -74,7 +74,9 @@ impl Drop for Broker {
     fn drop(&mut self) {
         if let Some(dir) = &self.dir {
             let script = root().join("ops/kafka-local/kafka-local");
-            let stop = Command::new(script).args(["stop", "--dir", dir, "--delete"]).status();
+            let stop = Command::new(script)
+                .args(["stop", "--dir", dir, "--delete"])
+                .status();
             if let Err(error) = stop {
                 eprintln!("the broker in {dir} still runs: {error}");
             }

@@ -128,7 +128,10 @@ session_timeout = "6s"
 
     /// Starts an engine and waits until it is ready.
     pub fn start(&self) -> anyhow::Result<Engine> {
-        let mut log = File::options().create(true).append(true).open(self.log_file())?;
+        let mut log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file())?;
         std::io::Write::write_all(&mut log, b"--- start\n")?;
         let mut serve = self.command();
         serve.args(["serve", "--config"]).arg(&self.config);

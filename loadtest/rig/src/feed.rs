@@ -38,7 +38,13 @@ impl Feed {
 
     /// Starts sending the events `from..from + events`, `rate` a second (0 for
     /// no limit).
-    pub fn fill(&self, setup: &Setup, from: u64, events: u64, rate: u64) -> anyhow::Result<Filling> {
+    pub fn fill(
+        &self,
+        setup: &Setup,
+        from: u64,
+        events: u64,
+        rate: u64,
+    ) -> anyhow::Result<Filling> {
         let mut fill = Command::new(&self.program);
         fill.args(["--run", "rig", "--from", &from.to_string()]);
         fill.args(["--events", &events.to_string(), "--rate", &rate.to_string()]);

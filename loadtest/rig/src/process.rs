@@ -90,7 +90,9 @@ impl Drop for Process {
 
 /// Sends a signal.
 pub fn signal(id: u32, name: &str) -> anyhow::Result<()> {
-    let sent = Command::new("kill").args(["-s", name, &id.to_string()]).status()?;
+    let sent = Command::new("kill")
+        .args(["-s", name, &id.to_string()])
+        .status()?;
     if !sent.success() {
         bail!("cannot send {name} to {id}");
     }
@@ -102,7 +104,14 @@ pub fn programs() -> anyhow::Result<PathBuf> {
     let release = !cfg!(debug_assertions);
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--quiet", "--locked"]);
-    build.args(["-p", "posthaste", "-p", "posthaste-sink", "-p", "posthaste-feed"]);
+    build.args([
+        "-p",
+        "posthaste",
+        "-p",
+        "posthaste-sink",
+        "-p",
+        "posthaste-feed",
+    ]);
     if release {
         build.arg("--release");
     }
@@ -110,7 +119,8 @@ pub fn programs() -> anyhow::Result<PathBuf> {
     if !built.success() {
         bail!("cargo build failed");
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     Ok(target.join(if release { "release" } else { "debug" }))
 }
 

@@ -50,7 +50,9 @@ impl Sink {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let said: Value = serde_json::from_str(&line)?;
-        let listening = said["listening"].as_str().context("where the sink listens")?;
+        let listening = said["listening"]
+            .as_str()
+            .context("where the sink listens")?;
         let listening: SocketAddr = listening.parse()?;
         Ok(Self {
             process,

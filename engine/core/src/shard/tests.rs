@@ -7,7 +7,8 @@ use crate::delivery::ReportEnd;
 use crate::endpoint::sample as endpoint_sample;
 use crate::event::sample as event_sample;
 use crate::limits::{
-    BODY_BYTES_MAX, DELIVERY_AGE_MAX, IN_FLIGHT_MAX, QUEUE_ITEMS_MAX, QUEUE_WAIT_MAX,
+    BODY_BYTES_MAX, DELIVERY_AGE_MAX, FRESH_MS, IN_FLIGHT_MAX, QUEUE_ITEMS_MAX, QUEUE_WAIT_MAX,
+    SHARD_FRESH_MAX,
 };
 use crate::outcome::Cause;
 use crate::registry::{Table, table_key};
@@ -44,9 +45,10 @@ fn delivery(endpoint: u32, offset: u64) -> Delivery {
 
 fn from(room: Room, endpoint: u32, offset: u64) -> Delivery {
     Delivery {
-        event: event_sample("evt", "acme", "a"),
+        event: Arc::new(event_sample("evt", "acme", "a")),
         endpoint: EndpointIx(endpoint),
         attempts: 0,
+        started: Timestamp::default(),
         ticket: Ticket {
             room,
             slot: 0,
@@ -54,6 +56,12 @@ fn from(room: Room, endpoint: u32, offset: u64) -> Delivery {
             offset,
         },
     }
+}
+
+/// When the `n`-th of many attempts may begin: those before it have grown old.
+fn grown_old(n: u64) -> Timestamp {
+    let rounds = n / u64::from(SHARD_FRESH_MAX);
+    later(rounds * u64::try_from(FRESH_MS).unwrap())
 }
 
 /// What a shard wanted done, counted by kind, with the offsets it names.
@@ -160,12 +168,8 @@ fn backlogged_endpoints_take_turns() {
     let mut wanted = Wanted::default();
     for offset in 0..u64::from(full) * 2 {
         let endpoint = u32::from(offset % 2 == 0);
-        assert!(offer(
-            &mut shard,
-            delivery(endpoint, offset),
-            START,
-            &mut wanted
-        ));
+        let one = delivery(endpoint, offset);
+        assert!(offer(&mut shard, one, grown_old(offset), &mut wanted));
     }
     assert_eq!(shard.in_flight(), SHARD_IN_FLIGHT_MAX);
     let mut fillers = std::mem::take(&mut wanted.sends);
@@ -256,12 +260,8 @@ fn nobody_is_hungry_while_every_slot_is_taken() {
     assert!(offer(&mut shard, delivery(2, 1_000), START, &mut wanted));
     for offset in 1..u64::from(full) * 2 {
         let endpoint = u32::from(offset % 2 == 0);
-        assert!(offer(
-            &mut shard,
-            delivery(endpoint, offset),
-            START,
-            &mut wanted
-        ));
+        let one = delivery(endpoint, offset);
+        assert!(offer(&mut shard, one, grown_old(offset), &mut wanted));
     }
     assert_eq!(shard.in_flight(), SHARD_IN_FLIGHT_MAX);
     assert!(!shard.somebody_is_hungry(START));
@@ -285,7 +285,7 @@ fn a_slow_endpoint_waits_while_the_log_lags() {
     let blocked = shard
         .offer(blocked, START, true, &mut actions)
         .expect_err("it would be appended");
-    shard.acknowledged(SHARD_UNACKED_BYTES_MAX, &mut actions);
+    shard.acknowledged(SHARD_UNACKED_BYTES_MAX, START, &mut actions);
     assert!(shard.offer(blocked, START, true, &mut actions).is_ok());
     assert!(matches!(actions[..], [Action::Append(_)]));
 }
@@ -389,7 +389,7 @@ fn a_failed_attempt_is_settled_by_the_log_alone() {
         later(40).after(DELIVERY_AGE_MAX).as_millis()
     );
     let mut actions = Vec::new();
-    shard.acknowledged(append.charge, &mut actions);
+    shard.acknowledged(append.charge, START, &mut actions);
     assert!(actions.is_empty() && shard.unacked_bytes() == 0);
 }
 
@@ -526,7 +526,7 @@ fn a_log_that_lags_stops_new_attempts_but_not_their_ends() {
     let body = Bytes::from(vec![b'x'; BODY_BYTES_MAX]);
     for offset in 0..64 {
         let mut one = delivery(0, offset);
-        one.event.body = body.clone();
+        Arc::get_mut(&mut one.event).unwrap().body = body.clone();
         assert!(offer(&mut shard, one, START, &mut wanted));
     }
     assert!(offer(&mut shard, delivery(0, 64), START, &mut wanted));
@@ -557,7 +557,7 @@ fn a_log_that_lags_stops_new_attempts_but_not_their_ends() {
     assert_eq!(wanted.closed.len(), 1, "2xx still settle");
     let mut actions = Vec::new();
     for append in wanted.appends.drain(..) {
-        shard.acknowledged(append.charge, &mut actions);
+        shard.acknowledged(append.charge, START, &mut actions);
     }
     wanted.take(&mut actions);
     assert_eq!((shard.unacked_bytes(), shard.queued()), (0, 0));

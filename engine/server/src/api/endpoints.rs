@@ -183,8 +183,16 @@ fn shown(endpoint: &Endpoint) -> Shown {
         tenant: endpoint.tenant.clone(),
         url: endpoint.url.clone(),
         description: endpoint.description.clone(),
-        status: if endpoint.disabled { "disabled" } else { "active" },
-        event_types: endpoint.event_types.iter().map(ToString::to_string).collect(),
+        status: if endpoint.disabled {
+            "disabled"
+        } else {
+            "active"
+        },
+        event_types: endpoint
+            .event_types
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         max_in_flight: endpoint.max_in_flight,
         timeout: format!("{}ms", endpoint.timeout.as_millis()),
         connect_timeout: format!("{}ms", endpoint.connect_timeout.as_millis()),
@@ -230,7 +238,9 @@ fn find(api: &Api, tenant: &str, name: &str) -> Result<Arc<Endpoint>, Problem> {
     let registry = Arc::clone(&api.endpoints.registry().borrow());
     registry
         .of_tenant(tenant)
-        .find(|endpoint| endpoint.id.to_string() == name || (!name.is_empty() && endpoint.uid == name))
+        .find(|endpoint| {
+            endpoint.id.to_string() == name || (!name.is_empty() && endpoint.uid == name)
+        })
         .cloned()
         .ok_or_else(|| Problem::not_found("no such endpoint"))
 }

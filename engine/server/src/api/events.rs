@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use bytestring::ByteString;
 use posthaste_core::event::{Event, check_tenant};
 use posthaste_core::id::{event_id_from, generate_event_id};
-use posthaste_core::limits::{IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_KEY_BYTES_MAX};
+use posthaste_core::limits::{IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_KEYS_MAX};
 use posthaste_core::rng::Rng;
 use posthaste_core::time::Timestamp;
 use serde::Serialize;

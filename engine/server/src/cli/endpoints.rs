@@ -128,7 +128,12 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
     }
     let mut client = Client::connect(&create.of.server).await?;
     let made = client
-        .call(Method::POST, &path(&create.of.tenant), &[], body.to_string().into())
+        .call(
+            Method::POST,
+            &path(&create.of.tenant),
+            &[],
+            body.to_string().into(),
+        )
         .await?;
     if create.of.json {
         println!("{made:#}");
@@ -164,7 +169,9 @@ fn row(endpoint: &Value) -> Vec<String> {
 }
 
 fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), ToOwned::to_owned)
 }
 
 async fn list(of: Of) -> anyhow::Result<()> {
@@ -184,7 +191,9 @@ async fn list(of: Of) -> anyhow::Result<()> {
 async fn delete(of: Of, endpoint: &str) -> anyhow::Result<()> {
     let mut client = Client::connect(&of.server).await?;
     let path = format!("{}/{}", path(&of.tenant), encode(endpoint));
-    client.call(Method::DELETE, &path, &[], Bytes::new()).await?;
+    client
+        .call(Method::DELETE, &path, &[], Bytes::new())
+        .await?;
     if of.json {
         println!("{}", json!({"deleted": endpoint}));
     } else {

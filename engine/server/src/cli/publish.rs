@@ -22,7 +22,11 @@ pub(crate) struct Options {
     #[arg(long)]
     tenant: String,
     /// Its type.
-    #[arg(long = "type", required_unless_present = "file", conflicts_with = "file")]
+    #[arg(
+        long = "type",
+        required_unless_present = "file",
+        conflicts_with = "file"
+    )]
     event_type: Option<String>,
     /// Its id; made by the server without one.
     #[arg(long, conflicts_with = "file")]

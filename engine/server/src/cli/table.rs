@@ -39,9 +39,6 @@ mod tests {
     #[test]
     fn columns_line_up_and_escapes_are_defused() {
         let rows = [vec!["a\u{1b}[2J".to_owned(), "1".to_owned()]];
-        assert_eq!(
-            render(&["name", "n"], rows),
-            "name   n\na\u{fffd}[2J  1\n"
-        );
+        assert_eq!(render(&["name", "n"], rows), "name   n\na\u{fffd}[2J  1\n");
     }
 }

@@ -91,7 +91,10 @@ impl Task {
             }
             // They go first: a lane keeps its order as far as it can.
             let mut waiting = self.queue.waiting.borrow_mut();
-            failed.into_iter().rev().for_each(|append| waiting.push_front(append));
+            failed
+                .into_iter()
+                .rev()
+                .for_each(|append| waiting.push_front(append));
             drop(waiting);
             self.queue.filled.notify_one();
             wait = (wait * 2).clamp(Duration::from_millis(50), APPEND_WAIT_MAX);

@@ -123,9 +123,11 @@ impl Desk {
 
     /// The log has taken records of so many bytes.
     pub(super) fn acknowledged(self: &Rc<Self>, bytes: usize) {
-        self.shard
-            .borrow_mut()
-            .acknowledged(bytes, &mut self.actions.borrow_mut());
+        self.shard.borrow_mut().acknowledged(
+            bytes,
+            self.clock.now(),
+            &mut self.actions.borrow_mut(),
+        );
         self.apply();
         self.moved.notify_one();
     }
@@ -208,11 +210,9 @@ impl Desk {
         let hungry = {
             let mut shard = self.shard.borrow_mut();
             shard.sweep(now, &mut self.actions.borrow_mut());
-            self.metrics.borrow().levels(
-                shard.in_flight(),
-                shard.queued(),
-                shard.unacked_bytes(),
-            );
+            self.metrics
+                .borrow()
+                .levels(shard.in_flight(), shard.queued(), shard.unacked_bytes());
             shard.somebody_is_hungry(now)
         };
         self.workers.borrow().sweep(now);
@@ -221,8 +221,13 @@ impl Desk {
         hungry
     }
 
-    /// Lets closed tickets and reports go.
-    pub(super) fn flush(&self) {
+    /// Starts what may start by now, and lets closed tickets and reports go.
+    pub(super) fn flush(self: &Rc<Self>) {
+        let now = self.clock.now();
+        self.shard
+            .borrow_mut()
+            .tick(now, &mut self.actions.borrow_mut());
+        self.apply();
         self.closed.borrow_mut().flush();
         self.reports.borrow_mut().flush();
     }

@@ -103,9 +103,8 @@ impl Workers {
     /// Sends home who has been idle too long.
     pub(super) fn sweep(&self, now: Timestamp) {
         for station in self.by_endpoint.iter().flatten() {
-            let stale = |worker: &&Rc<Worker>| {
-                now.since(worker.idle_since.get()) >= CONNECTION_IDLE_MAX
-            };
+            let stale =
+                |worker: &&Rc<Worker>| now.since(worker.idle_since.get()) >= CONNECTION_IDLE_MAX;
             for worker in station.idle.iter().take_while(stale) {
                 worker.leaving.set(true);
                 worker.wake.notify_one();

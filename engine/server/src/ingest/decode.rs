@@ -174,11 +174,9 @@ impl Decoder {
 
 /// The headers of a record that [`Decoder::decode`] reads back into this event,
 /// under the default names.
-pub fn headers_of(
-    config: &crate::config::HeaderNames,
-    event: &Event,
-) -> Vec<(ByteString, Bytes)> {
-    let header = |name: &str, value: &ByteString| (ByteString::from(name), value.as_bytes().clone());
+pub fn headers_of(config: &crate::config::HeaderNames, event: &Event) -> Vec<(ByteString, Bytes)> {
+    let header =
+        |name: &str, value: &ByteString| (ByteString::from(name), value.as_bytes().clone());
     vec![
         header(&config.event_type, &event.event_type),
         header(&config.id, &event.id),
@@ -209,11 +207,7 @@ fn positional_id(origin: &Origin) -> ByteString {
 }
 
 /// The record an HTTP request would be, so that one decoder serves both.
-pub fn record_of(
-    headers: Vec<(ByteString, Bytes)>,
-    value: Bytes,
-    now: Timestamp,
-) -> Record {
+pub fn record_of(headers: Vec<(ByteString, Bytes)>, value: Bytes, now: Timestamp) -> Record {
     Record {
         offset: 0,
         timestamp: now,
@@ -285,7 +279,10 @@ mod tests {
         let text = r#"{"specversion":"1.0","id":"2","type":"order.made","data":{"b": 2}}"#;
         let structured = decode(
             &[
-                ("content-type", "application/cloudevents+json; charset=utf-8"),
+                (
+                    "content-type",
+                    "application/cloudevents+json; charset=utf-8",
+                ),
                 ("webhook-tenant", "acme"),
             ],
             text,
@@ -293,7 +290,11 @@ mod tests {
         .unwrap();
         assert_eq!(&*structured.id, "2");
         assert_eq!(&structured.body[..], text.as_bytes());
-        assert!(structured.content_type.starts_with("application/cloudevents+json"));
+        assert!(
+            structured
+                .content_type
+                .starts_with("application/cloudevents+json")
+        );
     }
 
     #[test]

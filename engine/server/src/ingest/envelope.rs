@@ -116,8 +116,9 @@ impl Envelope {
 
 impl Pointer {
     fn new(text: &str) -> Result<Self, String> {
-        let wanted =
-            || format!("`{text}`: expected a JSON pointer such as \"/data\", or \"\" for the whole");
+        let wanted = || {
+            format!("`{text}`: expected a JSON pointer such as \"/data\", or \"\" for the whole")
+        };
         if text.is_empty() {
             return Ok(Self {
                 text: String::new(),

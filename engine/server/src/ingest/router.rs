@@ -8,6 +8,7 @@ use posthaste_core::delivery::{Delivery, Room, Ticket};
 use posthaste_core::event::EventError;
 use posthaste_core::limits::{BURIALS_MAX, MAILBOX_BATCH};
 use posthaste_core::registry::{EndpointIx, Registry};
+use posthaste_core::time::Timestamp;
 use tokio::sync::mpsc;
 
 use super::Closed;
@@ -48,7 +49,12 @@ impl Router {
 
     /// Routes what a source has read, as far as there is room. Answers how many
     /// bytes of records it took.
-    pub(super) fn route(&mut self, registry: &Arc<Registry>, slot: u32, source: &mut Source) -> usize {
+    pub(super) fn route(
+        &mut self,
+        registry: &Arc<Registry>,
+        slot: u32,
+        source: &mut Source,
+    ) -> usize {
         let mut bytes = 0;
         while let Some(batch) = source.backlog.front_mut() {
             let Some(record) = batch.records.pop_front() else {
@@ -102,12 +108,14 @@ impl Router {
         if count == 0 {
             self.metrics.unmatched.increment(1);
         }
+        let event = Arc::new(event);
         for &endpoint in &self.matched {
             let shard = usize::try_from(endpoint.0).unwrap_or(0) % self.outbox.len();
             self.outbox[shard].push(Delivery {
-                event: event.clone(),
+                event: Arc::clone(&event),
                 endpoint,
                 attempts: 0,
+                started: Timestamp::default(),
                 ticket: Ticket {
                     room: Room::Ingest,
                     slot,

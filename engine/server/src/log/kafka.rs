@@ -81,9 +81,11 @@ impl Threads {
         name: &str,
         work: impl FnOnce() + Send + 'static,
     ) -> Result<std::thread::Thread, LogError> {
-        let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-        let handle = started
-            .map_err(|error| LogError::Other(format!("no thread `{name}`: {error}")))?;
+        let started = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(work);
+        let handle =
+            started.map_err(|error| LogError::Other(format!("no thread `{name}`: {error}")))?;
         let thread = handle.thread().clone();
         let mut handles = lock(&self.0);
         // Those that have ended need no waiting for.

@@ -9,6 +9,7 @@ use posthaste_core::lane::owner::Owner;
 use posthaste_core::registry::EndpointIx;
 use posthaste_core::retry::Policy;
 use posthaste_core::rng::Rng;
+use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::{Record as _, RecordError};
 use tokio::time::Instant;
@@ -128,9 +129,10 @@ impl Part {
         record: &proto::Deliver,
     ) -> Delivery {
         Delivery {
-            event: event_of(record),
+            event: event_of(record).into(),
             endpoint,
             attempts,
+            started: Timestamp::default(),
             ticket: Ticket {
                 room: Room::Owner,
                 slot: self.tp.partition,

@@ -61,7 +61,10 @@ pub fn run(rig: &Rig, events: u64, pairs: u32) -> anyhow::Result<Vec<Pair>> {
     for number in 0..u64::from(pairs) {
         let wrk = wrk(&scene)?;
         scene.sink.reset()?;
-        scene.feed.fill(&scene.setup, number * events, events, 0)?.finish()?;
+        scene
+            .feed
+            .fill(&scene.setup, number * events, events, 0)?
+            .finish()?;
         let engine = scene.setup.start()?;
         let measured = engine_side(&scene, &engine, events);
         engine.stop()?;
@@ -152,7 +155,10 @@ fn wrk(scene: &Scene) -> anyhow::Result<Side> {
     let sink_before = scene.sink.cpu_seconds()?;
     // The shell's `time` knows what its child used.
     let ran = Command::new("bash")
-        .args(["-c", "TIMEFORMAT='cpu %U %S'; time wrk -t2 -c\"$0\" -d4s -s \"$1\" \"$2\""])
+        .args([
+            "-c",
+            "TIMEFORMAT='cpu %U %S'; time wrk -t2 -c\"$0\" -d4s -s \"$1\" \"$2\"",
+        ])
         .arg(WRK_CONNECTIONS)
         .arg(&script)
         .arg(&url)

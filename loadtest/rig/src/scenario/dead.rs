@@ -85,7 +85,11 @@ fn pace(rig: &Rig, events: u64, death: Option<Death>) -> anyhow::Result<(f64, u6
     if let Some(death) = death {
         scene.sink.behave(DEAD, death.word())?;
     }
-    let missing = if death.is_some() { events / ENDPOINTS } else { 0 };
+    let missing = if death.is_some() {
+        events / ENDPOINTS
+    } else {
+        0
+    };
     engine.stop()?;
     // Everything is there before the engine is: what is measured is its pace.
     scene.feed.fill(&scene.setup, 0, events, 0)?.finish()?;
@@ -100,7 +104,11 @@ fn pace(rig: &Rig, events: u64, death: Option<Death>) -> anyhow::Result<(f64, u6
         #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
         let least = missing as f64;
         engine
-            .wait_metric("posthaste_owner_owed_deliveries", least, Duration::from_secs(60))
+            .wait_metric(
+                "posthaste_owner_owed_deliveries",
+                least,
+                Duration::from_secs(60),
+            )
             .context("the dead endpoint's deliveries are not in the lane")?;
         in_lane = missing;
     }

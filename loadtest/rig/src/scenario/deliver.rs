@@ -17,8 +17,14 @@ pub fn run(rig: &Rig, events: u64) -> anyhow::Result<Report> {
     let report = Report {
         ..scene.sink.report(events).unwrap_or(report)
     };
-    ensure!(report.deliveries == events, "{report:?}: duplicates though nothing failed");
-    ensure!(report.verified == events, "{report:?}: signatures not verified");
+    ensure!(
+        report.deliveries == events,
+        "{report:?}: duplicates though nothing failed"
+    );
+    ensure!(
+        report.verified == events,
+        "{report:?}: signatures not verified"
+    );
     if let Some(broker) = &rig.broker {
         let group = format!("{}.ingest", scene.setup.prefix);
         let topic = &scene.setup.topic;
@@ -26,7 +32,10 @@ pub fn run(rig: &Rig, events: u64) -> anyhow::Result<Report> {
             let (lag, held) = broker.lag(&group, topic, PARTITIONS)?;
             Ok((lag == 0).then_some(held))
         })?;
-        ensure!(held == i64::try_from(events)?, "the topic holds {held} of {events}");
+        ensure!(
+            held == i64::try_from(events)?,
+            "the topic holds {held} of {events}"
+        );
     }
     Ok(report)
 }

@@ -149,7 +149,7 @@ proptest! {
                         let which = which % books.owed_by_log.len();
                         let append = books.owed_by_log.swap_remove(which);
                         books.end(append.ticket.offset);
-                        shard.acknowledged(append.charge, &mut actions);
+                        shard.acknowledged(append.charge, now, &mut actions);
                     }
                 }
                 Step::Pass { millis } => now = now.after(Duration::from_millis(millis)),

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 
-use super::super::{Cleanup, LogError, Offset, TopicPartition};
 use super::super::lease::lock;
+use super::super::{Cleanup, LogError, Offset, TopicPartition};
 
 /// One topic.
 #[derive(Debug)]

@@ -18,7 +18,10 @@ const OWNED: [(&str, &str); 12] = [
     ("acks", "a record counts only once all replicas have it"),
     ("enable.idempotence", "the order of records rests on it"),
     ("enable.auto.commit", "only settled offsets are committed"),
-    ("enable.auto.offset.store", "only settled offsets are committed"),
+    (
+        "enable.auto.offset.store",
+        "only settled offsets are committed",
+    ),
     ("enable.partition.eof", "random reads rest on it"),
     ("auto.offset.reset", "nothing may be skipped unseen"),
     ("partition.assignment.strategy", "it is cooperative-sticky"),
@@ -70,7 +73,10 @@ pub(super) fn consumer(settings: &KafkaSettings, group: &str) -> ClientConfig {
 /// Whether the group is run by the broker (KIP-848), which takes neither a
 /// session timeout nor an assignor from its members.
 pub(super) fn broker_assigns(settings: &KafkaSettings) -> bool {
-    let protocol = settings.extra.iter().find(|(key, _)| key == "group.protocol");
+    let protocol = settings
+        .extra
+        .iter()
+        .find(|(key, _)| key == "group.protocol");
     protocol.is_some_and(|(_, value)| value == "consumer")
 }
 

@@ -14,8 +14,8 @@ use rdkafka::topic_partition_list::{TopicPartitionList, TopicPartitionListElem};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::client;
-use crate::log::lease::lock;
 use crate::log::TopicPartition;
+use crate::log::lease::lock;
 
 /// A change of the assignment that waits to be carried out. librdkafka waits
 /// with the next one until it is.

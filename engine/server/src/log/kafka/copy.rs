@@ -2,7 +2,7 @@
 //! whole fetch it came in, so each is copied at once: one buffer a record, its
 //! parts slices of it.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use bytestring::ByteString;
 use posthaste_core::time::Timestamp;
 use rdkafka::Message as _;
@@ -35,17 +35,18 @@ impl Names {
 pub(super) fn record(message: &BorrowedMessage<'_>, names: &mut Names) -> Record {
     let key = message.key().unwrap_or_default();
     let value = message.payload().unwrap_or_default();
-    let headers = message.headers();
-    let header_bytes: usize = headers.map_or(0, |headers| {
-        headers.iter().map(|h| h.value.map_or(0, <[u8]>::len)).sum()
+    // One pass: the library looks each header up from the first on.
+    let headers: Vec<(ByteString, &[u8])> = message.headers().map_or_else(Vec::new, |headers| {
+        let each = headers.iter();
+        each.map(|h| (names.get(h.key), h.value.unwrap_or_default()))
+            .collect()
     });
+    let header_bytes: usize = headers.iter().map(|(_, value)| value.len()).sum();
     let mut buffer = BytesMut::with_capacity(key.len() + value.len() + header_bytes);
     buffer.extend_from_slice(value);
     buffer.extend_from_slice(key);
-    if let Some(headers) = headers {
-        for header in headers.iter() {
-            buffer.extend_from_slice(header.value.unwrap_or_default());
-        }
+    for (_, value) in &headers {
+        buffer.extend_from_slice(value);
     }
     let mut rest = buffer.freeze();
     Record {
@@ -53,16 +54,11 @@ pub(super) fn record(message: &BorrowedMessage<'_>, names: &mut Names) -> Record
         timestamp: timestamp(message),
         value: rest.split_to(value.len()),
         key: rest.split_to(key.len()),
-        headers: headers.map_or_else(Vec::new, |headers| {
-            let each = headers.iter();
-            each.map(|h| (names.get(h.key), part(&mut rest, h.value)))
-                .collect()
-        }),
+        headers: headers
+            .into_iter()
+            .map(|(name, value)| (name, rest.split_to(value.len())))
+            .collect(),
     }
-}
-
-fn part(rest: &mut Bytes, value: Option<&[u8]>) -> Bytes {
-    rest.split_to(value.map_or(0, <[u8]>::len))
 }
 
 fn timestamp(message: &BorrowedMessage<'_>) -> Timestamp {

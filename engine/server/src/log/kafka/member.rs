@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 use futures_util::future::BoxFuture;
-use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::Message as _;
+use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
@@ -281,7 +281,9 @@ impl Serving {
                 None => return false,
                 Some(Ok(message)) => {
                     let place = format!("{}/{}", message.topic(), message.partition());
-                    self.fail(LogError::Other(format!("{place}: a record by the wrong queue")));
+                    self.fail(LogError::Other(format!(
+                        "{place}: a record by the wrong queue"
+                    )));
                 }
                 Some(Err(error)) => self.trouble(&error, None),
             }
@@ -364,7 +366,8 @@ impl Serving {
             } else {
                 let (done, when_done) = RevokeToken::new();
                 drained.push(when_done);
-                self.outbox.push_back(GroupEvent::Revoking { tp, epoch, done });
+                self.outbox
+                    .push_back(GroupEvent::Revoking { tp, epoch, done });
             }
         }
         self.revokes.push_back(Revoke {
@@ -397,14 +400,19 @@ impl Serving {
         for tp in partitions {
             list.add_partition(&tp.topic, partition(tp.partition));
         }
-        for slot in self.slots.iter().filter(|s| partitions.contains(&s.lease.tp)) {
+        for slot in self
+            .slots
+            .iter()
+            .filter(|s| partitions.contains(&s.lease.tp))
+        {
             self.reader.end(&slot.lease);
         }
         if let Err(error) = self.native.incremental_unassign(&list) {
             tracing::warn!(%error, "cannot give partitions back");
         }
         // Dropping a queue silences its partition, so only now.
-        self.slots.retain(|slot| !partitions.contains(&slot.lease.tp));
+        self.slots
+            .retain(|slot| !partitions.contains(&slot.lease.tp));
     }
 
     /// Says what waits to be said.

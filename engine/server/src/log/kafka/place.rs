@@ -77,9 +77,8 @@ pub(super) fn bounds(
     consumer: &BaseConsumer<Context>,
     tp: &TopicPartition,
 ) -> Result<(Offset, Offset), LogError> {
-    let (low, high) = again(|| {
-        consumer.fetch_watermarks(&tp.topic, partition(tp.partition), ASK_WAIT)
-    })?;
+    let (low, high) =
+        again(|| consumer.fetch_watermarks(&tp.topic, partition(tp.partition), ASK_WAIT))?;
     Ok((unsigned(low).unwrap_or(0), unsigned(high).unwrap_or(0)))
 }
 
@@ -175,7 +174,9 @@ fn commit(consumer: &BaseConsumer<Context>, places: &[Place]) -> Result<(), LogE
     let (_, missing) = committed(consumer, &partitions)?;
     match missing.first() {
         None => Ok(()),
-        Some(tp) => Err(LogError::Other(format!("{tp}: its first commit was not kept"))),
+        Some(tp) => Err(LogError::Other(format!(
+            "{tp}: its first commit was not kept"
+        ))),
     }
 }
 

@@ -104,10 +104,7 @@ impl Producer {
     }
 
     /// Appends; answers in the order given.
-    pub(super) async fn append(
-        &self,
-        records: Vec<NewRecord>,
-    ) -> Vec<Result<Offset, AppendError>> {
+    pub(super) async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Offset, AppendError>> {
         let answers: Answers = Arc::new(Mutex::new(vec![None; records.len()]));
         let (end, ended) = oneshot::channel();
         let batch = Arc::new(Batch {
@@ -207,12 +204,15 @@ fn wire(record: &NewRecord, receipt: Receipt) -> BaseRecord<'_, [u8], [u8], Box<
         return wire;
     }
     let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-    let headers = record.headers.iter().fold(headers, |headers, (name, value)| {
-        headers.insert(Header {
-            key: name,
-            value: Some(&value[..]),
-        })
-    });
+    let headers = record
+        .headers
+        .iter()
+        .fold(headers, |headers, (name, value)| {
+            headers.insert(Header {
+                key: name,
+                value: Some(&value[..]),
+            })
+        });
     wire.headers(headers)
 }
 

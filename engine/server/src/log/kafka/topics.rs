@@ -99,7 +99,9 @@ impl Topics {
             LogError::Other(format!("topic `{topic}`: the broker described nothing"))
         })?;
         let resource = resource.map_err(|code| {
-            LogError::Other(format!("topic `{topic}`: cannot describe its settings: {code}"))
+            LogError::Other(format!(
+                "topic `{topic}`: cannot describe its settings: {code}"
+            ))
         })?;
         let entries = resource.entries.into_iter();
         Ok(entries
@@ -111,7 +113,9 @@ impl Topics {
     pub(super) async fn describe(&self, topic: &ByteString) -> Result<TopicDescription, LogError> {
         let partitions = self.partitions(topic).await?;
         let settings = self.settings(topic).await?;
-        let compacted = settings.get("cleanup.policy").is_some_and(|p| p == "compact");
+        let compacted = settings
+            .get("cleanup.policy")
+            .is_some_and(|p| p == "compact");
         let description = TopicDescription {
             partitions,
             record_bytes_max: number(&settings, "max.message.bytes")
@@ -315,7 +319,10 @@ fn settings_of(spec: &TopicSpec, replicas: usize) -> Vec<(&'static str, String)>
         ("compression.type", "producer".to_owned()),
         ("message.timestamp.type", "LogAppendTime".to_owned()),
         ("unclean.leader.election.enable", "false".to_owned()),
-        ("min.insync.replicas", replicas.div_ceil(2).max(1).to_string()),
+        (
+            "min.insync.replicas",
+            replicas.div_ceil(2).max(1).to_string(),
+        ),
     ];
     match spec.cleanup {
         Cleanup::Delete { retention } => settings.extend([
