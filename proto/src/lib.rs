@@ -5,9 +5,11 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
+mod attempts;
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/posthaste.log.rs"));
 }
+pub use attempts::{AttemptRef, AttemptWriter};
 pub use generated::{
     Attempt, AttemptBatch, Claim, Dead, DeadCause, Deliver, Endpoint, Header, Origin, Progress,
     Reason, Secret, progress,

@@ -55,12 +55,18 @@ pub const INTAKE_PATIENCE: Duration = Duration::from_millis(10);
 pub const INTAKE_PATIENCE_RETURN: i64 = 20;
 /// Attempts in flight in one shard. At the bound endpoints take turns.
 pub const SHARD_IN_FLIGHT_MAX: usize = 512;
-/// How long an attempt says nothing yet of its receiver, in milliseconds.
-pub const FRESH_MS: usize = 6;
-/// Attempts so young in one shard. At the bound nothing starts until one of
-/// them ends or grows older: a receiver that answers at once gets no more at
-/// once than it can use, and connections stay warm.
-pub const SHARD_FRESH_MAX: u32 = 128;
+/// Attempts at once that a shard always may have young in flight; up to
+/// [`SHARD_IN_FLIGHT_MAX`] while that does not make answers late.
+pub const PACE_MIN: usize = 64;
+/// An attempt is young for so long; older ones do not count against the pace.
+pub const PACE_YOUNG_MS: u64 = 100;
+/// The pace is judged so often.
+pub const PACE_EVERY_MS: u64 = 100;
+/// Answers that take less than this on average are never late.
+pub const PACE_LATE_MS: u64 = 4;
+/// Answers that take more than this on average are the receivers' own time:
+/// nothing is concluded from them.
+pub const PACE_QUICK_MS: u64 = 25;
 /// Bytes of lane and dead-letter records of one shard not yet acknowledged by
 /// the log. At the bound the shard starts no new attempt and takes in nothing
 /// that would have to be appended.
@@ -191,6 +197,8 @@ pub const OWNER_OUTSTANDING_MAX: usize = 64;
 pub const OWNER_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 const _: () = {
+    assert!(PACE_MIN <= SHARD_IN_FLIGHT_MAX);
+    assert!(PACE_LATE_MS < PACE_QUICK_MS);
     assert!(QUEUE_ITEMS_FAIR <= QUEUE_ITEMS_MAX);
     assert!(QUEUE_ITEMS_MAX <= SHARD_QUEUED_MAX);
     assert!(QUEUE_BYTES_MAX >= BODY_BYTES_MAX);

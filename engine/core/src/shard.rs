@@ -36,13 +36,13 @@ use crate::retry::Policy;
 use crate::rng::Rng;
 use crate::time::Timestamp;
 
-mod fresh;
+mod pace;
 mod patience;
 mod settle;
 #[cfg(test)]
 mod tests;
 
-use fresh::Fresh;
+use pace::Pace;
 use patience::{Hunger, Patience};
 pub use settle::dead_letter;
 
@@ -94,7 +94,7 @@ pub struct Shard {
     ring: VecDeque<EndpointIx>,
     queued: usize,
     in_flight: usize,
-    fresh: Fresh,
+    pace: Pace,
     unacked_bytes: usize,
     hunger: Hunger,
     patience: Patience,
@@ -113,7 +113,7 @@ impl Shard {
             ring: VecDeque::new(),
             queued: 0,
             in_flight: 0,
-            fresh: Fresh::default(),
+            pace: Pace::default(),
             unacked_bytes: 0,
             hunger: Hunger::default(),
             patience: Patience::default(),
@@ -213,7 +213,8 @@ impl Shard {
         let ix = delivery.endpoint;
         self.queue(ix).finish();
         self.in_flight -= 1;
-        self.fresh.end(delivery.started, now);
+        let answered = outcome.status.is_some();
+        self.pace.end(delivery.started, answered, now);
         self.settle(delivery, outcome, now, actions);
         self.enter_ring(ix);
         self.turn(now, actions);
@@ -322,7 +323,7 @@ impl Shard {
     }
 
     fn may_start(&mut self, now: Timestamp) -> bool {
-        self.in_flight < SHARD_IN_FLIGHT_MAX && !self.log_lags() && self.fresh.has_room(now)
+        self.in_flight < SHARD_IN_FLIGHT_MAX && !self.log_lags() && self.pace.has_room(now)
     }
 
     fn log_lags(&self) -> bool {
@@ -362,7 +363,7 @@ impl Shard {
         }
         if let Some(mut delivery) = queue.start() {
             delivery.started = now;
-            self.fresh.begin(now);
+            self.pace.begin(now);
             self.queued -= 1;
             self.in_flight += 1;
             actions.push(Action::Send(delivery));

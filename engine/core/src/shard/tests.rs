@@ -7,8 +7,8 @@ use crate::delivery::ReportEnd;
 use crate::endpoint::sample as endpoint_sample;
 use crate::event::sample as event_sample;
 use crate::limits::{
-    BODY_BYTES_MAX, DELIVERY_AGE_MAX, FRESH_MS, IN_FLIGHT_MAX, QUEUE_ITEMS_MAX, QUEUE_WAIT_MAX,
-    SHARD_FRESH_MAX,
+    BODY_BYTES_MAX, DELIVERY_AGE_MAX, IN_FLIGHT_MAX, PACE_MIN, PACE_YOUNG_MS, QUEUE_ITEMS_MAX,
+    QUEUE_WAIT_MAX,
 };
 use crate::outcome::Cause;
 use crate::registry::{Table, table_key};
@@ -60,8 +60,7 @@ fn from(room: Room, endpoint: u32, offset: u64) -> Delivery {
 
 /// When the `n`-th of many attempts may begin: those before it have grown old.
 fn grown_old(n: u64) -> Timestamp {
-    let rounds = n / u64::from(SHARD_FRESH_MAX);
-    later(rounds * u64::try_from(FRESH_MS).unwrap())
+    later(n / u64::try_from(PACE_MIN).unwrap() * PACE_YOUNG_MS)
 }
 
 /// What a shard wanted done, counted by kind, with the offsets it names.

@@ -9,9 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use posthaste_core::delivery::Delivery;
 use posthaste_core::limits::{AUDIT_BATCH, AUDIT_BATCHES_MAX};
+use posthaste_core::outcome::Cause;
 use posthaste_core::time::Timestamp;
-use posthaste_proto as proto;
-use posthaste_proto::Record as _;
+use posthaste_proto::{AttemptRef, AttemptWriter};
 use tokio::sync::mpsc;
 
 use super::Parts;
@@ -23,14 +23,15 @@ use crate::send::Attempted;
 /// A shard's attempts on their way to the attempts topic.
 pub(super) struct Audit {
     level: AuditLevel,
-    waiting: RefCell<Vec<proto::Attempt>>,
-    out: mpsc::Sender<Vec<proto::Attempt>>,
+    waiting: RefCell<AttemptWriter>,
+    /// Values of whole batches.
+    out: mpsc::Sender<Bytes>,
 }
 
 impl Audit {
     /// Starts the task that appends them.
     pub(super) fn start(parts: &Parts) -> Self {
-        let (out, mut batches) = mpsc::channel::<Vec<proto::Attempt>>(AUDIT_BATCHES_MAX);
+        let (out, mut batches) = mpsc::channel(AUDIT_BATCHES_MAX);
         let log = Arc::clone(&parts.log);
         let topic = parts.topics.attempts();
         let partitions = parts.topics.lane_partitions;
@@ -39,7 +40,7 @@ impl Audit {
             let mut waiting = Vec::new();
             // What came while the log was busy goes together.
             while batches.recv_many(&mut waiting, AUDIT_BATCHES_MAX).await > 0 {
-                let records = waiting.drain(..).map(|attempts| {
+                let records = waiting.drain(..).map(|value| {
                     turn = (turn + 1) % partitions;
                     NewRecord {
                         to: TopicPartition {
@@ -47,7 +48,7 @@ impl Audit {
                             partition: turn,
                         },
                         key: Bytes::new(),
-                        value: proto::AttemptBatch { attempts }.to_value(),
+                        value,
                         headers: Vec::new(),
                     }
                 });
@@ -60,7 +61,7 @@ impl Audit {
         });
         Self {
             level: parts.audit,
-            waiting: RefCell::new(Vec::new()),
+            waiting: RefCell::default(),
             out,
         }
     }
@@ -87,26 +88,21 @@ impl Audit {
             return;
         };
         let mut waiting = self.waiting.borrow_mut();
-        waiting.push(proto::Attempt {
-            endpoint_id: Bytes::copy_from_slice(endpoint.as_bytes()),
-            tenant: delivery.event.tenant.to_string(),
-            event_id: delivery.event.id.to_string(),
-            event_type: delivery.event.event_type.to_string(),
+        waiting.push(&AttemptRef {
+            endpoint_id: endpoint.as_bytes(),
+            tenant: &delivery.event.tenant,
+            event_id: &delivery.event.id,
+            event_type: &delivery.event.event_type,
             number: delivery.attempts + 1,
             started_ms: started.as_millis(),
             duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             status: attempted.outcome.status.map_or(0, u32::from),
-            cause: attempted
-                .outcome
-                .cause
-                .map_or_else(String::new, |cause| cause.code().to_owned()),
-            next_due_ms: 0,
-            response_excerpt: attempted.excerpt.clone(),
+            cause: attempted.outcome.cause.map_or("", Cause::code),
+            response_excerpt: &attempted.excerpt,
         });
         if waiting.len() >= AUDIT_BATCH {
-            let batch = std::mem::take(&mut *waiting);
-            let count = batch.len();
-            if self.out.try_send(batch).is_err() {
+            let count = waiting.len();
+            if self.out.try_send(waiting.take()).is_err() {
                 let count = u64::try_from(count).unwrap_or(0);
                 desk.metrics.borrow().audit_dropped.increment(count);
             }
@@ -119,7 +115,7 @@ impl Audit {
         if !waiting.is_empty()
             && let Ok(permit) = self.out.try_reserve()
         {
-            permit.send(std::mem::take(&mut *waiting));
+            permit.send(waiting.take());
         }
     }
 

@@ -178,12 +178,18 @@ fn a_healthy_backlog_in_random_order_waits_instead_of_taking_the_lane() {
         let mut order = Rng::new(3);
         let mut delay = Rng::new(4);
         let mut world = World::new(endpoints);
-        world.run(
-            ms(1_500),
-            |_| u32::try_from(order.below(endpoints.into())).unwrap(),
-            |_| ms(10 + delay.below(81)),
-        );
-        let (served, laned) = (world.served_from(0), world.laned_from(0));
+        let mut run = |world: &mut World, span| {
+            world.run(
+                span,
+                |_| u32::try_from(order.below(endpoints.into())).unwrap(),
+                |_| ms(10 + delay.below(81)),
+            );
+            (world.served_from(0), world.laned_from(0))
+        };
+        // The pace is found within a second.
+        let before = run(&mut world, ms(1_000));
+        let after = run(&mut world, ms(1_500));
+        let (served, laned) = (after.0 - before.0, after.1 - before.1);
         assert!(
             laned * 200 <= served,
             "{endpoints}: {laned} laned, {served} served"
