@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use posthaste_rig::scenario::canonical::{self, Pair, median};
 use posthaste_rig::scenario::dead::{self, Death};
-use posthaste_rig::scenario::{Rig, deliver, kill};
+use posthaste_rig::scenario::{Rig, canonical, deliver, kill};
 
 /// The load test's rig: real broker, engine, sink and producer as processes.
 #[derive(Debug, Parser)]
@@ -108,14 +107,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             println!("median ratio {:.2}", outcome.median());
         }
         Command::Canonical { events, pairs } => {
-            let pairs = canonical::run(&rig, events, pairs)?;
-            let of = |ratio: fn(&Pair) -> f64| median(&pairs.iter().map(ratio).collect::<Vec<_>>());
-            println!(
-                "median: rate {:.2} of wrk's, sender CPU {:.2} of wrk's, total CPU ratio {:.2}",
-                of(Pair::rate_ratio),
-                of(Pair::cpu_ratio),
-                of(Pair::total_ratio)
-            );
+            canonical::conclude(&canonical::run(&rig, events, pairs)?);
         }
     }
     Ok(())

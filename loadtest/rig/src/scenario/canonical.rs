@@ -78,6 +78,18 @@ pub fn run(rig: &Rig, events: u64, pairs: u32) -> anyhow::Result<Vec<Pair>> {
     Ok(done)
 }
 
+/// Tells the middle of all pairs.
+pub fn conclude(pairs: &[Pair]) {
+    let of = |ratio: fn(&Pair) -> f64| median(&pairs.iter().map(ratio).collect::<Vec<_>>());
+    println!(
+        "median of {}: rate {:.2} of wrk's, sender CPU {:.2} of wrk's, total CPU ratio {:.2}",
+        pairs.len(),
+        of(Pair::rate_ratio),
+        of(Pair::cpu_ratio),
+        of(Pair::total_ratio)
+    );
+}
+
 fn tell(number: u64, pair: &Pair) {
     for (name, side) in [("wrk", pair.wrk), ("engine", pair.engine)] {
         println!(
