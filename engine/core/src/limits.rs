@@ -63,7 +63,7 @@ pub const PACE_YOUNG_MS: u64 = 100;
 /// The pace is judged so often.
 pub const PACE_EVERY_MS: u64 = 100;
 /// Answers that take less than this on average are never late.
-pub const PACE_LATE_MS: u64 = 4;
+pub const PACE_LATE_MS: u64 = 3;
 /// Answers that take more than this on average are the receivers' own time:
 /// nothing is concluded from them.
 pub const PACE_QUICK_MS: u64 = 25;

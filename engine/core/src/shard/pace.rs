@@ -102,7 +102,7 @@ impl Pace {
         let mean_us = self.took_ms * 1_000 / self.answers + 500;
         (self.answers, self.took_ms) = (0, 0);
         let best_us = self.best.of(mean_us, now);
-        let late_us = (best_us * 2).max(PACE_LATE_MS * 1_000);
+        let late_us = (best_us + best_us / 4).max(PACE_LATE_MS * 1_000);
         let queues = mean_us > late_us && mean_us < PACE_QUICK_MS * 1_000;
         self.limit = if queues {
             // By the measure of lateness, at most by half.
