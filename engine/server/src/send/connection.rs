@@ -4,7 +4,7 @@ mod http1;
 mod http2;
 
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -33,7 +33,7 @@ use super::prepared::{Payload, Prepared};
 /// A connection. Dropping it closes it.
 pub struct Connection {
     line: Line,
-    meter: Rc<Meter>,
+    meter: Arc<Meter>,
     opened: Instant,
 }
 
@@ -79,10 +79,10 @@ impl Connection {
         prepared: &Prepared,
         until: Instant,
     ) -> Result<Self, Failure> {
-        let stream = dial(egress, prepared.route(), until).await?;
-        let http2 = stream.is_http2();
-        let meter = Meter::plain(stream.wire());
-        let io = TokioIo::new(Metered::new(stream, Rc::clone(&meter)));
+        let dialled = dial(egress, prepared.route(), until).await?;
+        let http2 = dialled.is_http2();
+        let meter = Meter::plain(Some(dialled.wire));
+        let io = TokioIo::new(Metered::new(dialled.stream, Arc::clone(&meter)));
         let line = if http2 {
             Http2::open(io).await.map(Line::Http2)
         } else {
@@ -125,7 +125,7 @@ impl Connection {
             Line::Http1(_) => None,
             Line::Http2(line) => Some(Self {
                 line: Line::Http2(line.clone()),
-                meter: Rc::clone(&self.meter),
+                meter: Arc::clone(&self.meter),
                 opened: self.opened,
             }),
         }

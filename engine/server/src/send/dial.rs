@@ -9,26 +9,30 @@ mod names;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::Uri;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::Connection as _;
+use hyper_util::rt::TokioIo;
 use posthaste_core::outcome::Cause;
 use posthaste_core::target::Host;
 use posthaste_core::wall::Wall;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+use tower_service::Service;
 
 pub(super) use self::names::Names;
 use super::egress::Egress;
-use super::failure::{Failure, connect_cause, stream_cause};
+use super::failure::{Failure, connect_cause, session_cause};
 use super::meter::{Meter, Metered};
 
 /// Where to connect to and how.
 pub(super) struct Route {
+    /// The whole URL.
+    pub(super) url: Uri,
     pub(super) host: Host,
     pub(super) port: u16,
     /// Whom to expect; `None` for a connection in the clear.
@@ -37,30 +41,32 @@ pub(super) struct Route {
     pub(super) http2: bool,
 }
 
-/// A connection in the clear or over TLS.
-pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<Metered<TcpStream>>>, Rc<Meter>),
+/// A connection, and what counts the bytes of its socket.
+pub(super) struct Dialled {
+    pub(super) stream: Stream,
+    pub(super) wire: Arc<Meter>,
 }
+
+/// In the clear or over TLS.
+pub(super) type Stream = TokioIo<MaybeHttpsStream<Socket>>;
+
+/// What either stands on.
+type Socket = TokioIo<Metered<TcpStream>>;
 
 /// An address the wall let through.
 struct Vetted(SocketAddr);
 
-impl Stream {
-    /// What counts the bytes of its socket; `None` in the clear.
-    pub(super) fn wire(&self) -> Option<Rc<Meter>> {
-        match self {
-            Self::Plain(_) => None,
-            Self::Tls(_, meter) => Some(Rc::clone(meter)),
-        }
-    }
+/// Where TLS gets its socket from: these addresses, whatever the URL says.
+struct Door {
+    addresses: Arc<[Vetted]>,
+    until: Instant,
+    wire: Arc<Meter>,
+}
 
+impl Dialled {
     /// Whether the peer chose HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
-        match self {
-            Self::Plain(_) => false,
-            Self::Tls(stream, _) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
-        }
+        self.stream.inner().connected().is_negotiated_h2()
     }
 }
 
@@ -73,37 +79,55 @@ impl Vetted {
     }
 }
 
+impl Service<Uri> for Door {
+    type Response = Socket;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Socket, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let addresses = Arc::clone(&self.addresses);
+        let wire = Arc::clone(&self.wire);
+        Box::pin(connect(addresses, self.until, wire))
+    }
+}
+
 /// Connects, over TLS if the route says so. The caller holds the deadline, which
 /// `until` tells so that several addresses can share the time.
 pub(super) async fn dial(
     egress: &Egress,
     route: &Route,
     until: Instant,
-) -> Result<Stream, Failure> {
+) -> Result<Dialled, Failure> {
     let addresses = vet(egress, route).await?;
-    let stream = connect(&addresses, until).await?;
-    let Some(name) = &route.tls else {
-        return Ok(Stream::Plain(stream));
-    };
-    let connector = TlsConnector::from(egress.tls(route.http2));
     let wire = Meter::wire();
-    let stream = Metered::new(stream, Rc::clone(&wire));
-    match connector.connect(name.clone(), stream).await {
-        Ok(stream) => Ok(Stream::Tls(Box::new(stream), wire)),
-        Err(error) => {
-            let cause = if wire.is_spent() {
-                Cause::TlsError
-            } else {
-                stream_cause(&error)
-            };
+    let stream = if let Some(name) = &route.tls {
+        let door = Door {
+            addresses,
+            until,
+            wire: Arc::clone(&wire),
+        };
+        let name = Arc::new(FixedServerNameResolver::new(name.clone()));
+        let mut connector = HttpsConnector::new(door, egress.tls(route.http2), true, name);
+        connector.call(route.url.clone()).await.map_err(|error| {
+            let cause = session_cause(&*error, &wire);
             tracing::debug!(host = %route.host, cause = cause.code(), %error, "no TLS session");
-            Err(Failure::of(cause))
-        }
-    }
+            Failure::of(cause)
+        })?
+    } else {
+        connect(addresses, until, Arc::clone(&wire)).await?.into()
+    };
+    Ok(Dialled {
+        stream: TokioIo::new(stream),
+        wire,
+    })
 }
 
 /// The route's addresses, all of which the wall lets through.
-async fn vet(egress: &Egress, route: &Route) -> Result<Vec<Vetted>, Failure> {
+async fn vet(egress: &Egress, route: &Route) -> Result<Arc<[Vetted]>, Failure> {
     let at = |ip: IpAddr| SocketAddr::new(ip, route.port);
     let answers: Vec<SocketAddr> = match &route.host {
         Host::V4(address) => vec![at((*address).into())],
@@ -125,7 +149,7 @@ async fn vet(egress: &Egress, route: &Route) -> Result<Vec<Vetted>, Failure> {
 }
 
 /// All of them or, with the reason, none.
-fn judge(wall: &Wall, answers: Vec<SocketAddr>) -> Result<Vec<Vetted>, &'static str> {
+fn judge(wall: &Wall, answers: Vec<SocketAddr>) -> Result<Arc<[Vetted]>, &'static str> {
     match wall.judge_all(&answers) {
         Ok(()) => Ok(answers.into_iter().map(Vetted).collect()),
         Err(refused) => Err(refused.reason.as_str()),
@@ -133,13 +157,17 @@ fn judge(wall: &Wall, answers: Vec<SocketAddr>) -> Result<Vec<Vetted>, &'static 
 }
 
 /// The first of them that answers; each has its share of the time left.
-async fn connect(addresses: &[Vetted], until: Instant) -> Result<TcpStream, Failure> {
+async fn connect(
+    addresses: Arc<[Vetted]>,
+    until: Instant,
+    wire: Arc<Meter>,
+) -> Result<Socket, Failure> {
     let mut failed = Cause::EgressError;
     for (place, address) in addresses.iter().enumerate() {
         let waiting = u32::try_from(addresses.len() - place).unwrap_or(u32::MAX);
         let share = until.saturating_duration_since(Instant::now()) / waiting;
         let cause = match timeout(share, address.connect()).await {
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(stream)) => return Ok(TokioIo::new(Metered::new(stream, wire))),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "no connection");
                 connect_cause(&error)
@@ -152,44 +180,4 @@ async fn connect(addresses: &[Vetted], until: Instant) -> Result<TcpStream, Fail
         }
     }
     Err(Failure::of(failed))
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
-            Self::Tls(stream, _) => Pin::new(stream).poll_read(cx, into),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream, _) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream, _) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream, _) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
 }

@@ -148,8 +148,8 @@ impl Egress {
         &self.names
     }
 
-    /// One configuration for all connections: it holds the parsed authorities
-    /// and the sessions to resume.
+    /// One configuration for all connections. The two differ in what they offer
+    /// by ALPN and share the parsed authorities and the sessions to resume.
     pub(super) fn tls(&self, http2: bool) -> Arc<ClientConfig> {
         Arc::clone(if http2 { &self.tls_http2 } else { &self.tls })
     }
@@ -175,7 +175,8 @@ fn client_config(authorities: RootCertStore) -> Result<ClientConfig, rustls::Err
     Ok(config)
 }
 
-/// The system's and the operator's.
+/// The system's and the operator's. The TLS connector brings a loader of the
+/// system's alone, which would take no others besides and not do without any.
 fn authorities(settings: &EgressSettings) -> Result<RootCertStore, EgressError> {
     let mut known = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();

@@ -17,7 +17,8 @@ use super::meter::Meter;
 const NO_DESCRIPTORS: [i32; 2] = [24, 23];
 
 /// An attempt that got no response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", cause.code())]
 pub struct Failure {
     cause: Cause,
 }
@@ -75,16 +76,30 @@ pub(super) fn connect_cause(error: &io::Error) -> Cause {
     }
 }
 
-/// Of a TLS handshake that failed, or of a stream that broke.
-pub(super) fn stream_cause(error: &io::Error) -> Cause {
-    if error
-        .get_ref()
-        .is_some_and(|inner| inner.is::<rustls::Error>())
-    {
-        Cause::TlsError
-    } else {
-        Cause::ConnectionReset
+/// Of a connector that came back without a TLS session.
+pub(super) fn session_cause(error: &(dyn Error + 'static), wire: &Meter) -> Cause {
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return failure.cause;
     }
+    match error.downcast_ref() {
+        Some(error) if !wire.is_spent() => stream_cause(error),
+        _ => Cause::TlsError,
+    }
+}
+
+/// Of a TLS handshake that failed, or of a stream that broke.
+fn stream_cause(mut error: &io::Error) -> Cause {
+    // The connector wraps a handshake's error in another of its kind.
+    while let Some(inner) = error.get_ref() {
+        if inner.is::<rustls::Error>() {
+            return Cause::TlsError;
+        }
+        let Some(inner) = inner.downcast_ref() else {
+            break;
+        };
+        error = inner;
+    }
+    Cause::ConnectionReset
 }
 
 /// Of a request that got no response head.

@@ -43,8 +43,6 @@ pub struct Prepared {
     route: Route,
     /// For HTTP/1.1: path and query alone.
     origin_form: Uri,
-    /// For HTTP/2, which makes its pseudo-headers from it.
-    absolute_form: Uri,
     host: HeaderValue,
     custom: Vec<(HeaderName, HeaderValue)>,
     signer: Signer,
@@ -133,7 +131,6 @@ impl Prepared {
         });
         Ok(Self {
             origin_form: target.path_and_query().parse()?,
-            absolute_form: target.to_string().parse()?,
             host: HeaderValue::try_from(target.authority())?,
             custom: custom.collect::<Result<_, Unusable>>()?,
             signer,
@@ -142,6 +139,7 @@ impl Prepared {
             timeout: endpoint.timeout,
             valid_until: next_change(endpoint, now),
             route: Route {
+                url: target.to_string().parse()?,
                 tls: server_name(&target)?,
                 host: target.host().clone(),
                 port: target.port(),
@@ -187,7 +185,8 @@ impl Prepared {
         *request.method_mut() = Method::POST;
         *request.headers_mut() = headers;
         if http2 {
-            *request.uri_mut() = self.absolute_form.clone();
+            // Its pseudo-headers are made from it.
+            *request.uri_mut() = self.route.url.clone();
             *request.version_mut() = Version::HTTP_2;
         } else {
             *request.uri_mut() = self.origin_form.clone();

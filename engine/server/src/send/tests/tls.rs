@@ -3,8 +3,8 @@
 use std::io::Write as _;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
+use rustls::{HandshakeKind, ServerConfig};
 use rustls_pki_types::PrivateKeyDer;
 use tempfile::NamedTempFile;
 use tokio_rustls::TlsAcceptor;
@@ -156,6 +156,61 @@ fn a_session_that_fails_has_its_cause() {
         assert!(began.elapsed() >= Duration::from_millis(100));
         let early = Connection::open(&egress, &prepared, soon(20)).await;
         assert_eq!(early.err().unwrap().cause(), Cause::TimeoutConnect);
+    });
+}
+
+#[test]
+fn no_socket_under_tls_has_its_cause() {
+    local(async {
+        let authority = Authority::new();
+        let (receiver, _) = receiver(authority.server("localhost", &[])).await;
+        let walled = Egress::new(EgressSettings {
+            allow: Vec::new(),
+            ..open_settings()
+        });
+        let url = https(&receiver, "localhost");
+        assert_eq!(refusal(&walled.unwrap(), &url).await, Cause::BlockedAddress);
+        assert_eq!(receiver.connections.get(), 0);
+
+        let unused = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let nobody = format!("https://{}/", unused.local_addr().unwrap());
+        drop(unused);
+        let refused = refusal(&authority.egress(), &nobody).await;
+        assert_eq!(refused, Cause::ConnectionRefused);
+    });
+}
+
+#[test]
+fn a_session_is_resumed_whatever_http_is_offered() {
+    local(async {
+        let authority = Authority::new();
+        let egress = authority.egress();
+        let acceptor = TlsAcceptor::from(Arc::new(authority.server("localhost", &["http/1.1"])));
+        let kinds: Rc<RefCell<Vec<HandshakeKind>>> = Rc::default();
+        let seen = Rc::clone(&kinds);
+        let receiver = Receiver::start(move |stream| {
+            let acceptor = acceptor.clone();
+            let seen = Rc::clone(&seen);
+            async move {
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                seen.borrow_mut()
+                    .push(stream.get_ref().1.handshake_kind().unwrap());
+                while Got::read(&mut stream).await.is_some() {
+                    stream.write_all(OK).await.unwrap();
+                }
+            }
+        })
+        .await;
+        for http2 in [false, true] {
+            let endpoint = endpoint(&https(&receiver, "localhost"), |record| {
+                record.http2 = http2;
+            });
+            let prepared = Prepared::new(&endpoint, &egress, NOW).unwrap();
+            let mut connection = open(&egress, &prepared).await.unwrap();
+            assert!(send(&mut connection, &prepared).await.is_some());
+        }
+        let kinds = kinds.take();
+        assert_eq!(kinds, [HandshakeKind::Full, HandshakeKind::Resumed]);
     });
 }
 
