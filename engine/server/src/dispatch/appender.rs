@@ -2,8 +2,9 @@
 //! closes only when its record is acknowledged; what fails is appended again
 //! until it is.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,21 +25,21 @@ use crate::telemetry;
 /// The shard's way to the log. Bounded by the shard's own bound on
 /// unacknowledged bytes.
 pub(super) struct Appender {
-    queue: std::rc::Rc<Queue>,
+    queue: Rc<Queue>,
 }
 
 #[derive(Default)]
 struct Queue {
-    waiting: std::cell::RefCell<VecDeque<Append>>,
+    waiting: RefCell<VecDeque<Append>>,
     filled: Notify,
 }
 
 impl Appender {
     /// Starts the task that appends for `desk`.
     pub(super) fn start(parts: &Parts, desk: Weak<Desk>) -> Self {
-        let queue = std::rc::Rc::new(Queue::default());
+        let queue = Rc::new(Queue::default());
         let task = Task {
-            queue: std::rc::Rc::clone(&queue),
+            queue: Rc::clone(&queue),
             log: Arc::clone(&parts.log),
             topics: parts.topics.clone(),
             desk,
@@ -58,8 +59,34 @@ impl Appender {
     }
 }
 
+impl Queue {
+    /// What goes to the log at once; empty when nothing waits.
+    fn take_batch(&self) -> Vec<Append> {
+        let mut waiting = self.waiting.borrow_mut();
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while batch.len() < APPEND_BATCH_RECORDS && bytes < APPEND_BATCH_BYTES {
+            let Some(append) = waiting.pop_front() else {
+                break;
+            };
+            bytes += append.value.len();
+            batch.push(append);
+        }
+        batch
+    }
+
+    /// What failed goes first: a lane keeps its order as far as it can.
+    fn put_back(&self, failed: Vec<Append>) {
+        let mut waiting = self.waiting.borrow_mut();
+        for append in failed.into_iter().rev() {
+            waiting.push_front(append);
+        }
+        self.filled.notify_one();
+    }
+}
+
 struct Task {
-    queue: std::rc::Rc<Queue>,
+    queue: Rc<Queue>,
     log: Arc<dyn Log>,
     topics: Topics,
     desk: Weak<Desk>,
@@ -89,14 +116,7 @@ impl Task {
                 wait = Duration::ZERO;
                 continue;
             }
-            // They go first: a lane keeps its order as far as it can.
-            let mut waiting = self.queue.waiting.borrow_mut();
-            failed
-                .into_iter()
-                .rev()
-                .for_each(|append| waiting.push_front(append));
-            drop(waiting);
-            self.queue.filled.notify_one();
+            self.queue.put_back(failed);
             wait = (wait * 2).clamp(Duration::from_millis(50), APPEND_WAIT_MAX);
             tokio::time::sleep(wait).await;
         }
@@ -104,17 +124,7 @@ impl Task {
 
     async fn next_batch(&self) -> Vec<Append> {
         loop {
-            let mut batch = Vec::new();
-            let mut bytes = 0;
-            let mut waiting = self.queue.waiting.borrow_mut();
-            while batch.len() < APPEND_BATCH_RECORDS && bytes < APPEND_BATCH_BYTES {
-                let Some(append) = waiting.pop_front() else {
-                    break;
-                };
-                bytes += append.value.len();
-                batch.push(append);
-            }
-            drop(waiting);
+            let batch = self.queue.take_batch();
             if !batch.is_empty() {
                 return batch;
             }
