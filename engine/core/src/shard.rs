@@ -134,11 +134,6 @@ impl Shard {
     /// Takes a delivery in: starts it, queues it, sends it to the lane or
     /// bounces it. Gives it back when the caller should stop intake and offer
     /// it again later. `others_hungry`: some other shard has a hungry endpoint.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the error is the delivery, given back: a box would cost every blocked offer an \
-                  allocation"
-    )]
     pub fn offer(
         &mut self,
         delivery: Delivery,

@@ -108,7 +108,7 @@ async fn publish_file(
         count += 1;
         if as_json {
             show(&accepted, true);
-        } else if progress && count % 100 == 0 {
+        } else if progress && count.is_multiple_of(100) {
             eprint!("\r{count} accepted");
             std::io::stderr().flush()?;
         }

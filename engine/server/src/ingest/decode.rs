@@ -120,10 +120,10 @@ impl Decoder {
                 body: record.value.clone(),
             });
         }
-        self.from_body(parts, record)
+        self.parts_in_body(parts, record)
     }
 
-    fn from_body(&self, headers: Parts, record: &Record) -> Result<Parts, EventError> {
+    fn parts_in_body(&self, headers: Parts, record: &Record) -> Result<Parts, EventError> {
         let structured = headers
             .content_type
             .as_deref()

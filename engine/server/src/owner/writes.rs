@@ -42,7 +42,7 @@ pub(super) enum Written {
         partition: u32,
         epoch: Epoch,
         offset: Offset,
-        delivery: Option<proto::Deliver>,
+        delivery: Option<Box<proto::Deliver>>,
     },
 }
 
@@ -140,7 +140,7 @@ impl Writer {
                 partition,
                 epoch,
                 offset,
-                delivery: this.record(partition, offset).await,
+                delivery: this.record(partition, offset).await.map(Box::new),
             }
         }
         .boxed()

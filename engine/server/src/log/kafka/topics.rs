@@ -213,7 +213,7 @@ impl Topics {
 
     /// Makes what does not exist.
     pub(super) async fn create(&self, specs: &[TopicSpec]) -> Result<Vec<ByteString>, LogError> {
-        let brokers = self.ask(|client| brokers(client)).await?;
+        let brokers = self.ask(brokers).await?;
         let brokers = brokers.map_err(|error| self.failed(&error))?;
         let replicas = match self.replication {
             0 => brokers.min(REPLICAS_MAX),
