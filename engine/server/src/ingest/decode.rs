@@ -73,11 +73,12 @@ impl Decoder {
             timestamp: record.timestamp,
         };
         let mut parts = self.parts(record)?;
+        let event_type = parts.event_type.take().ok_or_else(|| self.no_type())?;
         let id = parts.id.take().unwrap_or_else(|| id(&origin));
         let event = Event {
             id,
             tenant: self.tenant(parts.tenant)?,
-            event_type: parts.event_type.ok_or_else(|| self.no_type())?,
+            event_type,
             content_type: parts.content_type.unwrap_or(JSON),
             body: parts.body,
             origin,
