@@ -43,6 +43,17 @@ pub struct Ticket {
     pub offset: u64,
 }
 
+/// What is left of a ticket once it is closed: the position that is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// The room's own index of the partition.
+    pub slot: u32,
+    /// The assignment the position belongs to.
+    pub epoch: u64,
+    /// The position.
+    pub offset: u64,
+}
+
 /// Where a delivery came from, hence who hears what became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
@@ -70,6 +81,16 @@ pub enum ReportEnd {
     Bounced,
     /// The endpoint is gone or disabled.
     Cancelled,
+}
+
+impl From<Ticket> for Closed {
+    fn from(ticket: Ticket) -> Self {
+        Self {
+            slot: ticket.slot,
+            epoch: ticket.epoch,
+            offset: ticket.offset,
+        }
+    }
 }
 
 /// The id of the delivery of one source record to one endpoint: the same

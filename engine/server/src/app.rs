@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytestring::ByteString;
 use metrics_exporter_prometheus::PrometheusHandle;
+use posthaste_core::delivery::{Closed, Delivery, Report};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -276,8 +277,8 @@ impl Rooms<'_> {
     fn ingest(
         &self,
         decoder: Decoder,
-        mailboxes: Vec<mpsc::Sender<Vec<posthaste_core::delivery::Delivery>>>,
-        closed: mpsc::Receiver<Vec<ingest::Closed>>,
+        mailboxes: Vec<mpsc::Sender<Vec<Delivery>>>,
+        closed: mpsc::Receiver<Vec<Closed>>,
     ) -> anyhow::Result<Spawned> {
         let config = self.config;
         let names = config.ingest.topics.iter();
@@ -308,8 +309,8 @@ impl Rooms<'_> {
 
     fn owner(
         &self,
-        mailboxes: Vec<mpsc::Sender<Vec<posthaste_core::delivery::Delivery>>>,
-        reports: mpsc::Receiver<Vec<posthaste_core::delivery::Report>>,
+        mailboxes: Vec<mpsc::Sender<Vec<Delivery>>>,
+        reports: mpsc::Receiver<Vec<Report>>,
     ) -> anyhow::Result<Spawned> {
         let config = self.config;
         let group = format!("{}.owner", config.topics.prefix);

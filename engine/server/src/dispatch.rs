@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use posthaste_core::delivery::{Delivery, Report};
+use posthaste_core::delivery::{Closed, Delivery, Report};
 use posthaste_core::limits::{MAILBOX_BATCHES_MAX, REPORT_BATCHES_MAX};
 use posthaste_core::registry::Registry;
 use posthaste_core::retry::Policy;
@@ -29,7 +29,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, random_seed};
 use crate::config::{AuditLevel, Topics};
-use crate::ingest::Closed;
 use crate::log::Log;
 use crate::send::Egress;
 use crate::telemetry::ShardMetrics;

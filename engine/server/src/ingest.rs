@@ -17,14 +17,14 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
-use posthaste_core::delivery::{Delivery, Ticket};
+use posthaste_core::delivery::{Closed, Delivery};
 use posthaste_core::limits::{COMMIT_COMPLETIONS_MAX, COMMIT_EVERY, COMMIT_METADATA_MAX};
 use posthaste_core::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::log::{CommitError, Epoch, GroupConsumer, GroupEvent, LogError, Offset, TopicPartition};
+use crate::log::{CommitError, Epoch, GroupConsumer, GroupEvent, LogError, TopicPartition};
 use crate::telemetry::IngestMetrics;
 
 pub mod decode;
@@ -40,17 +40,6 @@ use source::{Batch, Source};
 
 /// How long a revoked partition may take to finish what is in flight.
 const REVOKE_WAIT: Duration = Duration::from_secs(3);
-
-/// A source position that a shard has settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Closed {
-    /// The partition's slot.
-    pub slot: u32,
-    /// Its assignment.
-    pub epoch: u64,
-    /// The position.
-    pub offset: Offset,
-}
 
 /// What ingest works with.
 pub struct Parts {
@@ -95,16 +84,6 @@ enum Event {
     Room,
     Tick,
     Stop,
-}
-
-impl From<Ticket> for Closed {
-    fn from(ticket: Ticket) -> Self {
-        Self {
-            slot: ticket.slot,
-            epoch: ticket.epoch,
-            offset: ticket.offset,
-        }
-    }
 }
 
 impl Ingest {

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use posthaste_core::delivery::{Delivery, Report};
+use posthaste_core::delivery::{Closed, Delivery, Report};
 use posthaste_core::outcome::Outcome;
 use posthaste_core::registry::{EndpointIx, Registry};
 use posthaste_core::shard::{Action, Shard};
@@ -16,7 +16,6 @@ use super::appender::Appender;
 use super::audit::Audit;
 use super::worker::{SharedLine, Worker, Workers};
 use crate::clock::Clock;
-use crate::ingest::Closed;
 use crate::send::{Egress, Prepared};
 use crate::telemetry::ShardMetrics;
 

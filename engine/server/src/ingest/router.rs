@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
-use posthaste_core::delivery::{Delivery, Room, Ticket};
+use posthaste_core::delivery::{Closed, Delivery, Room, Ticket};
 use posthaste_core::event::EventError;
 use posthaste_core::limits::{BURIALS_MAX, MAILBOX_BATCH};
 use posthaste_core::registry::{EndpointIx, Registry};
 use posthaste_core::time::Timestamp;
 use tokio::sync::mpsc;
 
-use super::Closed;
 use super::decode::Decoder;
 use super::poison::Undertaker;
 use super::source::Source;

@@ -82,23 +82,13 @@ const SERVER: [Layer; 16] = [
         "ingest",
         &["clock", "config", "control", "log", "telemetry"],
     ),
-    // A shard closes tickets by ingest's `Closed`; ingest knows only mailboxes.
+    // Ingest and owner know only mailboxes, dispatch only where tickets and
+    // reports go: what they hand each other is the core's.
     layer(
         "dispatch",
-        &[
-            "audit",
-            "clock",
-            "config",
-            "ingest",
-            "log",
-            "send",
-            "telemetry",
-        ],
+        &["audit", "clock", "config", "log", "send", "telemetry"],
     ),
-    layer(
-        "owner",
-        &["clock", "config", "control", "dispatch", "log", "telemetry"],
-    ),
+    layer("owner", &["clock", "config", "log", "telemetry"]),
     layer(
         "inbound",
         &["clock", "config", "control", "ingest", "log", "telemetry"],

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::Finding;
 
 /// Of our packages, whom each may use.
-const OURS: [(&str, &[&str]); 7] = [
+const OURS: [(&str, &[&str]); 8] = [
     ("posthaste-proto", &[]),
     ("posthaste-core", &["posthaste-proto"]),
     ("posthaste", &["posthaste-core", "posthaste-proto"]),
@@ -20,6 +20,8 @@ const OURS: [(&str, &[&str]); 7] = [
     ),
     ("posthaste-sink", &["posthaste-core", "posthaste-proto"]),
     ("posthaste-feed", &["posthaste-core", "posthaste-proto"]),
+    // It starts programs and reads what they print.
+    ("posthaste-rig", &[]),
 ];
 
 /// What must not stand behind a pure package, its tests aside.
