@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
-use posthaste_core::delivery::{Delivery, Report};
+use posthaste_core::delivery::{Delivery, Report, ReportEnd};
 use posthaste_core::lane::owner as lane;
 use posthaste_core::limits::{COMMIT_EVERY, OWNER_BODY_BYTES_MAX, PROGRESS_EVERY};
 use posthaste_core::registry::Registry;
@@ -26,6 +26,8 @@ use crate::log::{CommitError, Epoch, GroupConsumer, GroupEvent, Log, LogError, T
 use crate::telemetry::OwnerMetrics;
 
 mod part;
+#[cfg(test)]
+mod tests;
 mod writes;
 
 use part::{Budget, Part};
@@ -299,7 +301,7 @@ impl OwnerRoom {
                 };
                 match delivery {
                     Some(record) => self.hand_over(partition, offset, owed, &record),
-                    None => self.unreadable(partition, offset),
+                    None => self.bounce(partition, offset),
                 }
             }
         }
@@ -311,22 +313,14 @@ impl OwnerRoom {
             .filter(|part| part.epoch == epoch)
     }
 
-    /// Its record cannot be read just now: it comes round again.
-    fn unreadable(&mut self, partition: u32, offset: u64) {
-        self.bounce(
-            partition,
-            offset,
-            posthaste_core::delivery::ReportEnd::Bounced,
-        );
-    }
-
-    fn bounce(&mut self, partition: u32, offset: u64, end: posthaste_core::delivery::ReportEnd) {
+    /// It cannot be handed over just now: it comes round again.
+    fn bounce(&mut self, partition: u32, offset: u64) {
         let Some(part) = self.parts.get_mut(&partition) else {
             return;
         };
         let mut actions = Vec::new();
         part.owner
-            .report(offset, end, self.clock.now(), &mut actions);
+            .report(offset, ReportEnd::Bounced, self.clock.now(), &mut actions);
         self.act(partition, actions);
     }
 
@@ -393,8 +387,10 @@ impl OwnerRoom {
         };
         let known = self.registry.borrow().index(owed.endpoint);
         let Some(endpoint) = known else {
-            let end = posthaste_core::delivery::ReportEnd::Cancelled;
-            return self.bounce(partition, offset, end);
+            // Whoever wrote the record knew it, and the index of a deleted
+            // endpoint stays: the table is not read as far yet. One of which
+            // even the tombstone is gone is told by its deadline.
+            return self.bounce(partition, offset);
         };
         let shard = usize::try_from(endpoint.0).unwrap_or(0) % self.outbox.len();
         let delivery = part.delivery(offset, endpoint, owed.attempts, record);
