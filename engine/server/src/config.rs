@@ -13,6 +13,8 @@ pub use self::times::parse_duration;
 use self::times::{duration, parse_rfc3339};
 use crate::log::{Cleanup, Start, TopicSpec};
 
+mod check;
+
 /// Everything `posthaste serve` can be told. The defaults run on the embedded
 /// log with nothing set.
 #[derive(Debug, Clone, Deserialize)]
@@ -134,6 +136,7 @@ pub struct EgressConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
     /// Address and port.
+    #[serde(deserialize_with = "address")]
     pub listen: std::net::SocketAddr,
 }
 
@@ -166,12 +169,12 @@ pub struct KafkaConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {error}: expected a configuration file")]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// It is not TOML, or holds an unknown key or a value of the wrong kind.
     #[error("{path}: {detail}")]
@@ -273,9 +276,9 @@ impl Default for KafkaConfig {
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
             path: path.to_owned(),
-            source,
+            error,
         })?;
         let config = Self::parse(&text).map_err(|error| match error {
             ConfigError::Malformed { detail, .. } => ConfigError::Malformed {
@@ -291,46 +294,10 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|error| ConfigError::Malformed {
             path: PathBuf::from("configuration"),
-            detail: error.to_string(),
+            detail: told(text, error),
         })?;
         config.check()?;
         Ok(config)
-    }
-
-    /// Whether the values fit, alone and beside each other.
-    ///
-    /// # Errors
-    /// The first that does not.
-    pub fn check(&self) -> Result<(), ConfigError> {
-        let invalid = |key, problem: &str| {
-            Err(ConfigError::Invalid {
-                key,
-                problem: problem.to_owned(),
-            })
-        };
-        if self.ingest.topics.is_empty() {
-            return invalid("ingest.topics", "expected at least one topic");
-        }
-        if self.topics.lane_partitions == 0 || self.topics.source_partitions == 0 {
-            return invalid("topics", "partition counts begin at 1");
-        }
-        if self.drain_deadline.is_zero() {
-            return invalid("drain_deadline", "expected a time such as \"25s\"");
-        }
-        if matches!(self.log, LogUrl::Embedded(_)) && !self.kafka.settings.is_empty() {
-            return invalid(
-                "kafka.settings",
-                "has no effect on the embedded log; set `log`",
-            );
-        }
-        if !self.http.listen.ip().is_loopback() {
-            return invalid(
-                "http.listen",
-                "expected a loopback address: the API has no authentication yet; put a proxy \
-                 that authenticates in front of it",
-            );
-        }
-        Ok(())
     }
 
     /// How many shards to run.
@@ -405,24 +372,6 @@ impl Topics {
     }
 }
 
-impl TryFrom<String> for LogUrl {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if let Some(servers) = text.strip_prefix("kafka://")
-            && !servers.is_empty()
-        {
-            return Ok(Self::Kafka(servers.to_owned()));
-        }
-        match text.strip_prefix("embedded:") {
-            Some(dir) if !dir.is_empty() => Ok(Self::Embedded(PathBuf::from(dir))),
-            _ => Err(format!(
-                "`{text}`: expected `embedded:DIR` or `kafka://HOST:PORT[,HOST:PORT...]`"
-            )),
-        }
-    }
-}
-
 impl TryFrom<String> for StartConfig {
     type Error = String;
 
@@ -440,6 +389,32 @@ impl TryFrom<String> for StartConfig {
                 }),
         }
     }
+}
+
+/// What the parser says, on one line: where, in which key, and what.
+fn told(text: &str, mut error: toml::de::Error) -> String {
+    // Without its input it names the key instead of drawing the line.
+    error.set_input(None);
+    let said = error.to_string();
+    let said = said.trim_end().replace('\n', " ");
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
+        return said;
+    };
+    let number = before.matches('\n').count();
+    let line = text.lines().nth(number).unwrap_or_default().trim();
+    // The value may be a password.
+    let key = match line.split_once('=') {
+        Some((key, _)) => format!(", `{}`", key.trim()),
+        None if line.starts_with('[') => format!(", `{line}`"),
+        None => String::new(),
+    };
+    format!("line {}{key}: {said}", number + 1)
+}
+
+fn address<'de, D: serde::Deserializer<'de>>(from: D) -> Result<std::net::SocketAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    let wanted = || format!("`{text}`: expected an address and a port, such as \"127.0.0.1:8400\"");
+    text.parse().map_err(|_| serde::de::Error::custom(wanted()))
 }
 
 #[cfg(test)]
@@ -468,5 +443,22 @@ mod tests {
         assert!(refused("[http]\nlisten = \"0.0.0.0:80\"").contains("http.listen"));
         assert!(refused("[kafka.settings]\na = \"b\"").contains("kafka.settings"));
         assert!(refused("audit = \"some\"").contains("unknown variant `some`"));
+        assert!(refused("[http]\nlisten = \"8400\"").contains("such as \"127.0.0.1:8400\""));
+    }
+
+    #[test]
+    fn a_mistake_in_the_text_is_told_on_one_line_with_its_key() {
+        let wrong_kind = refused("audit = \"all\"\nshards = \"two\"\n");
+        assert_eq!(
+            wrong_kind,
+            "configuration: line 2, `shards`: invalid type: string \"two\", expected usize in \
+             `shards`"
+        );
+        let nested = refused("[kafka.settings]\n\"sasl.password\" = hunter2\n");
+        assert!(nested.contains("line 2, `\"sasl.password\"`: "), "{nested}");
+        assert!(!nested.contains("hunter2"), "{nested}");
+        let twice = refused("shards = 1\nshards = 2");
+        assert!(twice.contains("line 2, `shards`: duplicate key"), "{twice}");
+        assert!(refused("[no\nshards = 1").contains("line 1, `[no`: "));
     }
 }
