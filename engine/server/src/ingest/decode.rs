@@ -10,7 +10,7 @@ use posthaste_core::event::{Event, EventError, JSON, Origin};
 use posthaste_core::time::Timestamp;
 
 use super::envelope::Envelope;
-use crate::config::IngestConfig;
+use crate::config::{ConfigError, IngestConfig};
 use crate::log::{Record, TopicPartition};
 
 /// Header of a body's type, in Kafka as in HTTP.
@@ -37,12 +37,12 @@ struct Parts {
     event_type: Option<ByteString>,
     tenant: Option<ByteString>,
     content_type: Option<ByteString>,
-    body: Bytes,
+    body: Option<Bytes>,
 }
 
 impl Decoder {
     /// A decoder for this configuration; refuses a pointer that is none.
-    pub fn new(config: &IngestConfig) -> Result<Self, String> {
+    pub fn new(config: &IngestConfig) -> Result<Self, ConfigError> {
         Ok(Self {
             type_header: config.headers.event_type.clone(),
             id_header: config.headers.id.clone(),
@@ -73,14 +73,16 @@ impl Decoder {
             timestamp: record.timestamp,
         };
         let mut parts = self.parts(record)?;
-        let event_type = parts.event_type.take().ok_or_else(|| self.no_type())?;
         let id = parts.id.take().unwrap_or_else(|| id(&origin));
+        // Of several that are missing, the one most often forgotten is named.
+        let event_type = parts.event_type.ok_or_else(|| self.no_type())?;
+        let tenant = self.tenant(parts.tenant)?;
         let event = Event {
             id,
-            tenant: self.tenant(parts.tenant)?,
+            tenant,
             event_type,
             content_type: parts.content_type.unwrap_or(JSON),
-            body: parts.body,
+            body: parts.body.ok_or_else(|| self.no_body())?,
             origin,
         };
         event.check()?;
@@ -109,7 +111,7 @@ impl Decoder {
             }
         }
         if parts.event_type.is_some() {
-            parts.body = record.value.clone();
+            parts.body = Some(record.value.clone());
             return Ok(parts);
         }
         if cloud.event_type.is_some() {
@@ -118,7 +120,7 @@ impl Decoder {
                 event_type: cloud.event_type,
                 tenant: cloud.tenant.or(parts.tenant),
                 content_type: parts.content_type,
-                body: record.value.clone(),
+                body: Some(record.value.clone()),
             });
         }
         self.parts_in_body(parts, record)
@@ -159,6 +161,13 @@ impl Decoder {
                     self.envelope.tenant_pointer()
                 ),
             })
+    }
+
+    fn no_body(&self) -> EventError {
+        EventError::Missing {
+            field: "body",
+            wanted: format!("the envelope's `{}`", self.envelope.data_pointer()),
+        }
     }
 
     fn no_type(&self) -> EventError {
@@ -326,6 +335,8 @@ mod tests {
         assert!(refused(&[], "[1]").contains("object"));
         assert!(refused(&[], r#"{"id":"1"}"#).contains("no type"));
         assert!(refused(&[], r#"{"type":"a"}"#).contains("no tenant"));
+        let no_body = refused(&[], r#"{"type":"a","tenant":"t"}"#);
+        assert!(no_body.contains("no body: expected the envelope's `/data`"));
         assert!(refused(&[], r#"{"type":7,"tenant":"t"}"#).contains("`/type`"));
         let type_only = [("webhook-type", "a b"), ("webhook-tenant", "t")];
         assert!(refused(&type_only, "").contains("type must be"));

@@ -11,7 +11,7 @@ use bytestring::ByteString;
 use posthaste_core::event::EventError;
 use serde_json::value::RawValue;
 
-use crate::config::EnvelopePointers;
+use crate::config::{ConfigError, EnvelopePointers};
 
 /// Where an envelope holds what routes it.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub(super) struct Scanned {
     pub(super) event_type: Option<ByteString>,
     pub(super) id: Option<ByteString>,
     pub(super) tenant: Option<ByteString>,
-    pub(super) data: Bytes,
+    pub(super) data: Option<Bytes>,
 }
 
 /// A JSON pointer (RFC 6901) over object members; empty for the whole.
@@ -41,12 +41,15 @@ struct Pointer {
 type Object<'a> = BTreeMap<std::borrow::Cow<'a, str>, &'a RawValue>;
 
 impl Envelope {
-    pub(super) fn new(pointers: &EnvelopePointers) -> Result<Self, String> {
+    pub(super) fn new(pointers: &EnvelopePointers) -> Result<Self, ConfigError> {
+        let read = |key, text: &str| {
+            Pointer::new(text).map_err(|problem| ConfigError::Invalid { key, problem })
+        };
         Ok(Self {
-            event_type: Pointer::new(&pointers.event_type)?,
-            id: Pointer::new(&pointers.id)?,
-            tenant: Pointer::new(&pointers.tenant)?,
-            data: Pointer::new(&pointers.data)?,
+            event_type: read("ingest.envelope.event_type", &pointers.event_type)?,
+            id: read("ingest.envelope.id", &pointers.id)?,
+            tenant: read("ingest.envelope.tenant", &pointers.tenant)?,
+            data: read("ingest.envelope.data", &pointers.data)?,
         })
     }
 
@@ -82,20 +85,11 @@ impl Envelope {
                 "the record has no routing headers and is not a JSON object".to_owned(),
             )
         })?;
-        let data = match self.data.members.is_empty() {
-            true => record.clone(),
-            false => {
-                let found = self.data.find(&top).ok_or_else(|| EventError::Missing {
-                    field: "body",
-                    wanted: format!("the envelope's `{}`", self.data.text),
-                });
-                // The type is the commoner thing to forget: name it first.
-                match found {
-                    Ok(raw) => record.slice_ref(raw.get().as_bytes()),
-                    Err(error) if self.event_type.find(&top).is_some() => return Err(error),
-                    Err(_) => Bytes::new(),
-                }
-            }
+        let data = if self.data.members.is_empty() {
+            Some(record.clone())
+        } else {
+            let found = self.data.find(&top);
+            found.map(|raw| record.slice_ref(raw.get().as_bytes()))
         };
         Ok(Scanned {
             event_type: self.event_type.string(&top)?,
@@ -111,6 +105,10 @@ impl Envelope {
 
     pub(super) fn tenant_pointer(&self) -> &str {
         &self.tenant.text
+    }
+
+    pub(super) fn data_pointer(&self) -> &str {
+        &self.data.text
     }
 }
 
