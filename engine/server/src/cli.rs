@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, LogUrl};
 use crate::log::LogError;
+use crate::send::EgressError;
 use crate::telemetry;
 
 mod client;
@@ -97,16 +98,18 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.downcast_ref::<ConfigError>().is_some() {
+    let log = error.downcast_ref::<LogError>();
+    let misconfigured = error.is::<ConfigError>()
+        || error.is::<EgressError>()
+        || matches!(log, Some(LogError::Settings(_) | LogError::NoStart { .. }));
+    if misconfigured {
         return ExitCode::from(64);
     }
-    let unreachable = matches!(
-        error.downcast_ref::<LogError>(),
-        Some(LogError::Unreachable(_))
-    ) || matches!(
-        error.downcast_ref::<ClientError>(),
-        Some(ClientError::Unreachable { .. })
-    );
+    let unreachable = matches!(log, Some(LogError::Unreachable(_)))
+        || matches!(
+            error.downcast_ref::<ClientError>(),
+            Some(ClientError::Unreachable { .. })
+        );
     if unreachable {
         return ExitCode::from(69);
     }

@@ -122,7 +122,7 @@ pub enum LogError {
     },
     /// A group has no committed offset and nothing says where to start.
     #[error(
-        "group `{group}` has no committed offset for {topic_partition}; set `start` to \
+        "group `{group}` has no committed offset for {topic_partition}; set `ingest.start` to \
          \"earliest\", \"latest\" or a time (RFC 3339), once"
     )]
     NoStart {
@@ -145,6 +145,9 @@ pub enum LogError {
         /// What would go wrong otherwise.
         why: &'static str,
     },
+    /// The log's client takes a setting of the configuration not as it is.
+    #[error("kafka.settings: {0}")]
+    Settings(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),

@@ -218,9 +218,12 @@ impl Log for KafkaLog {
     }
 }
 
-/// Kafka's word for a failure as ours: whether the brokers are out of reach, or
-/// answered something else.
+/// Kafka's word for a failure as ours: whether the client's settings are wrong,
+/// the brokers are out of reach, or they answered something else.
 fn failure(error: &KafkaError) -> LogError {
+    if let Some(refused) = refused_setting(error) {
+        return LogError::Settings(refused);
+    }
     match error.rdkafka_error_code() {
         Some(
             RDKafkaErrorCode::BrokerTransportFailure
@@ -231,6 +234,20 @@ fn failure(error: &KafkaError) -> LogError {
             | RDKafkaErrorCode::MessageTimedOut,
         ) => LogError::Unreachable(error.to_string()),
         _ => LogError::Other(format!("Kafka: {error}")),
+    }
+}
+
+/// What librdkafka says against a setting. Never the value: it can be a
+/// password whose key is mistyped.
+fn refused_setting(error: &KafkaError) -> Option<String> {
+    match error {
+        KafkaError::ClientConfig(_, problem, key, _) => Some(format!(
+            "`{}`: {problem}; expected a setting as librdkafka's CONFIGURATION.md lists it",
+            key.escape_default()
+        )),
+        KafkaError::ClientCreation(problem) => Some(problem.clone()),
+        KafkaError::Nul(_) => Some("expected no zero byte in a name or value".to_owned()),
+        _ => None,
     }
 }
 

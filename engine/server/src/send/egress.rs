@@ -46,20 +46,20 @@ pub struct Egress {
 #[derive(Debug, thiserror::Error)]
 pub enum EgressError {
     /// An entry of a list of addresses.
-    #[error("{key}: {source}")]
+    #[error("{key}: {error}")]
     Addresses {
         /// Which list.
         key: &'static str,
         /// What is wrong and what would be right.
-        source: CidrError,
+        error: CidrError,
     },
     /// The file of certificate authorities cannot be read.
-    #[error("egress.ca_file: cannot read {path}: {source}: expected a readable file")]
+    #[error("egress.ca_file: cannot read {path}: {error}: expected a readable file")]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        error: io::Error,
     },
     /// The file of certificate authorities is not one.
     #[error("egress.ca_file: {path} {problem}: expected certificates in PEM form")]
@@ -76,7 +76,7 @@ pub enum EgressError {
     )]
     NoAuthorities,
     /// The TLS library refuses what it is given.
-    #[error("egress: TLS cannot be set up: {0}")]
+    #[error("egress: TLS cannot be set up")]
     Tls(#[from] rustls::Error),
 }
 
@@ -161,7 +161,7 @@ where
 {
     let parsed = texts.iter().map(|text| text.parse());
     let parsed: Result<_, CidrError> = parsed.collect();
-    parsed.map_err(|source| EgressError::Addresses { key, source })
+    parsed.map_err(|error| EgressError::Addresses { key, error })
 }
 
 /// TLS 1.2 and 1.3, HTTP/1.1 by ALPN.
@@ -202,9 +202,9 @@ fn read_authorities(path: &Path, known: &mut RootCertStore) -> Result<(), Egress
         path: path.to_owned(),
         problem,
     };
-    let text = std::fs::read(path).map_err(|source| EgressError::Unreadable {
+    let text = std::fs::read(path).map_err(|error| EgressError::Unreadable {
         path: path.to_owned(),
-        source,
+        error,
     })?;
     let certificates: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&text).collect();
     let certificates = certificates.map_err(|error| refused(format!("is malformed ({error})")))?;

@@ -99,7 +99,7 @@ fn settings_that_are_not_the_operators_are_refused() {
         let mut settings = settings("127.0.0.1:1");
         settings.extra = vec![(key.to_owned(), value.to_owned())];
         match KafkaLog::connect(settings) {
-            Err(LogError::Other(text)) => text,
+            Err(error @ LogError::Settings(_)) => error.to_string(),
             other => panic!("{key}: {:?}", other.err()),
         }
     };
@@ -107,6 +107,9 @@ fn settings_that_are_not_the_operators_are_refused() {
     assert!(refused("enable.auto.commit", "true").contains("only settled offsets"));
     assert!(refused("fetch.wait.mx.ms", "1").contains("fetch.wait.mx.ms"));
     assert!(refused("fetch.wait.max.ms", "soon").contains("fetch.wait.max.ms"));
+    let mistyped = refused("sasl.pasword", "hunter2");
+    assert!(mistyped.contains("kafka.settings: `sasl.pasword`"));
+    assert!(!mistyped.contains("hunter2"), "a password is shown");
 }
 
 /// Nobody listens there.

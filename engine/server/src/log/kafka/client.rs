@@ -4,7 +4,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
-use super::KafkaSettings;
+use super::{KafkaSettings, failure};
 use crate::log::LogError;
 
 /// Settings that decide whether anything can be lost, each with the reason it
@@ -86,14 +86,12 @@ pub(super) fn check(settings: &KafkaSettings) -> Result<(), LogError> {
     for (key, _) in &settings.extra {
         let owned = OWNED.iter().find(|(name, _)| name == key);
         if let Some((name, why)) = owned {
-            return Err(LogError::Other(format!(
-                "kafka.settings: `{name}` cannot be set: {why}"
-            )));
+            return Err(LogError::Settings(format!("`{name}` cannot be set: {why}")));
         }
     }
     base(settings)
         .create_native_config()
-        .map_err(|error| LogError::Other(format!("kafka.settings: {error}")))?;
+        .map_err(|error| failure(&error))?;
     Ok(())
 }
 
