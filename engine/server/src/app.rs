@@ -33,6 +33,8 @@ use crate::owner::{self, OwnerRoom};
 use crate::send::{Egress, EgressSettings};
 use crate::telemetry::{IngestMetrics, OwnerMetrics};
 
+mod topics;
+
 /// How often metrics are tidied up.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often the clock is compared with the wall.
@@ -73,8 +75,8 @@ pub async fn open_log(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn 
     match &config.log {
         LogUrl::Embedded(dir) => {
             let clock = clock.clone();
-            let log = EmbeddedLog::open(dir, Arc::new(move || clock.now()))?;
-            Ok(Arc::new(log))
+            let log = EmbeddedLog::open(dir, Arc::new(move || clock.now()));
+            Ok(Arc::new(log.context("log")?))
         }
         LogUrl::Kafka(bootstrap) => {
             let settings = KafkaSettings {
@@ -152,9 +154,9 @@ impl Opened {
             config.instance_id = format!("{}:{port}", hostname());
         }
         let egress = Arc::new(Egress::new(EgressSettings::from(&config.egress))?);
-        let decoder = Decoder::new(&config.ingest).map_err(anyhow::Error::msg)?;
+        let decoder = Decoder::new(&config.ingest)?;
         let log = open_log(&config, &clock).await?;
-        let event_partitions = verify_topics(&config, &*log).await?;
+        let event_partitions = topics::verify(&config, &*log).await?;
         let helpers_end = CancellationToken::new();
         let endpoints =
             Endpoints::open(Arc::clone(&log), &config.topics, helpers_end.clone()).await?;
@@ -330,25 +332,6 @@ impl Rooms<'_> {
         let run = room.run(self.stop.clone(), config.drain_deadline);
         Ok(("owner", tokio::spawn(async { Ok(run.await?) })))
     }
-}
-
-/// Checks the topics, or makes them where the log is ours. Answers how many
-/// partitions the first source topic has.
-async fn verify_topics(config: &Config, log: &dyn Log) -> anyhow::Result<u32> {
-    let mut specs = config.topics.specs();
-    if matches!(config.log, LogUrl::Embedded(_)) {
-        let sources = config.ingest.topics.iter();
-        specs.extend(sources.map(|name| config.topics.source_spec(name)));
-    }
-    log.verify(&specs).await?;
-    let mut first = 0;
-    for name in config.ingest.topics.iter().rev() {
-        first = log
-            .describe(&ByteString::from(name.as_str()))
-            .await?
-            .partitions;
-    }
-    Ok(first)
 }
 
 async fn housekeeping(metrics: PrometheusHandle, clock: Clock, end: CancellationToken) {

@@ -336,9 +336,13 @@ impl fmt::Debug for EmbeddedLog {
 /// Takes the folder for this process.
 fn claim(dir: &Path) -> Result<File, LogError> {
     let failed = |what: &str, error: std::io::Error| {
-        LogError::Other(format!("`{}` {what}: {error}", dir.display()))
+        let dir = dir.display();
+        LogError::Other(format!(
+            "`{dir}` {what}: {error}; expected a folder on a local disk that this user may write to"
+        ))
     };
-    std::fs::create_dir_all(dir).map_err(|error| failed("cannot be made", error))?;
+    let made = std::fs::create_dir_all(dir);
+    made.map_err(|error| failed("cannot be made a folder for the log", error))?;
     let lock = File::options()
         .create(true)
         .truncate(false)
@@ -349,7 +353,8 @@ fn claim(dir: &Path) -> Result<File, LogError> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             return Err(LogError::Other(format!(
-                "`{}` is in use: one process at a time may hold an embedded log",
+                "`{}` is in use: one process at a time may hold an embedded log; expected another \
+                 folder, or that process stopped",
                 dir.display()
             )));
         }
