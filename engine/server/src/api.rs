@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use dashmap::DashMap;
@@ -95,6 +95,9 @@ impl Api {
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
             .fallback(|| async { problem::Problem::not_found("no such route") })
+            .method_not_allowed_fallback(|method: Method| async move {
+                problem::Problem::wrong_method(&method)
+            })
             .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
             .with_state(Arc::new(self))
     }

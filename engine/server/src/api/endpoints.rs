@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use posthaste_core::endpoint::Endpoint;
@@ -18,7 +18,7 @@ use posthaste_proto as proto;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
-use super::problem::Problem;
+use super::problem::{Problem, Segments};
 use crate::clock::random_seed;
 use crate::config::parse_duration;
 
@@ -93,7 +93,7 @@ struct Created {
 /// Makes an endpoint. The answer is the only one that shows the secret.
 pub async fn create(
     State(api): State<Arc<Api>>,
-    Path(tenant): Path<String>,
+    Segments(tenant): Segments<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     check_tenant(&tenant)?;
@@ -206,7 +206,7 @@ fn shown(endpoint: &Endpoint) -> Shown {
 /// A tenant's endpoints.
 pub async fn list(
     State(api): State<Arc<Api>>,
-    Path(tenant): Path<String>,
+    Segments(tenant): Segments<String>,
 ) -> Result<Response, Problem> {
     check_tenant(&tenant)?;
     let registry = Arc::clone(&api.endpoints.registry().borrow());
@@ -217,7 +217,7 @@ pub async fn list(
 /// One endpoint, by id or uid.
 pub async fn show(
     State(api): State<Arc<Api>>,
-    Path((tenant, name)): Path<(String, String)>,
+    Segments((tenant, name)): Segments<(String, String)>,
 ) -> Result<Response, Problem> {
     let endpoint = find(&api, &tenant, &name)?;
     Ok(Json(shown(&endpoint)).into_response())
@@ -226,7 +226,7 @@ pub async fn show(
 /// Deletes an endpoint, by id or uid. What waits for it is cancelled.
 pub async fn delete(
     State(api): State<Arc<Api>>,
-    Path((tenant, name)): Path<(String, String)>,
+    Segments((tenant, name)): Segments<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let endpoint = find(&api, &tenant, &name)?;
     api.endpoints.delete(endpoint.id).await?;

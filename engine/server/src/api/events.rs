@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytestring::ByteString;
@@ -25,7 +25,7 @@ use posthaste_core::time::Timestamp;
 use serde::Serialize;
 
 use super::Api;
-use super::problem::Problem;
+use super::problem::{Problem, Segments};
 use crate::clock::random_seed;
 use crate::ingest::decode::{headers_of, record_of};
 use crate::log::{AppendError, NewRecord, TopicPartition};
@@ -57,7 +57,7 @@ pub struct Accepted {
 /// Takes one event.
 pub async fn publish(
     State(api): State<Arc<Api>>,
-    Path(tenant): Path<String>,
+    Segments(tenant): Segments<String>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -74,18 +74,38 @@ pub async fn publish(
     if let Some(before) = reserve(&api, *scoped.as_bytes(), body_hash)? {
         return Ok(answer(&before));
     }
+    let reserved = Reserved {
+        api: &api,
+        key: *scoped.as_bytes(),
+    };
     let mut id = [0; 16];
     id.copy_from_slice(&scoped.as_bytes()[..16]);
-    let result = append(&api, &tenant, &headers, body, &event_id_from(&id)).await;
-    match &result {
-        Ok(accepted) => {
-            if let Some(mut entry) = api.idempotency.get_mut(scoped.as_bytes()) {
-                entry.accepted = Some(accepted.clone());
-            }
+    let accepted = append(&api, &tenant, &headers, body, &event_id_from(&id)).await?;
+    reserved.keep(&accepted);
+    Ok(answer(&accepted))
+}
+
+/// A key whose request is under way. It is free again when the request fails,
+/// and when its client hangs up before the answer: no one would come back for
+/// that answer, and a repeat must not wait for it.
+struct Reserved<'a> {
+    api: &'a Api,
+    key: [u8; 32],
+}
+
+impl Reserved<'_> {
+    fn keep(self, accepted: &Accepted) {
+        if let Some(mut entry) = self.api.idempotency.get_mut(&self.key) {
+            entry.accepted = Some(accepted.clone());
         }
-        Err(_) => drop(api.idempotency.remove(scoped.as_bytes())),
     }
-    result.map(|accepted| answer(&accepted))
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        let unanswered = |_: &[u8; 32], seen: &Remembered| seen.accepted.is_none();
+        self.api.idempotency.remove_if(&self.key, unanswered);
+    }
 }
 
 fn answer(accepted: &Accepted) -> Response {

@@ -1,12 +1,13 @@
 //! One shape for every error: `application/problem+json` (RFC 9457) with a
 //! stable `code` and, where a field is at fault, its `param`.
 
-use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use posthaste_core::endpoint::EndpointError;
 use posthaste_core::event::EventError;
-
 use posthaste_core::limits::{BODY_BYTES_MAX, REQUEST_BYTES_MAX};
 
 use crate::control::CommandError;
@@ -20,6 +21,10 @@ pub struct Problem {
     param: Option<&'static str>,
     detail: String,
 }
+
+/// The named parts of a route's path; what is none is a [`Problem`] too.
+#[derive(Debug)]
+pub struct Segments<T>(pub T);
 
 impl Problem {
     /// A request that is wrong in one field.
@@ -46,14 +51,33 @@ impl Problem {
     #[expect(clippy::needless_pass_by_value, reason = "it is a `map_err` target")]
     pub fn unreadable(rejection: BytesRejection) -> Self {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            return EventError::TooLong {
-                field: "body",
-                bytes: REQUEST_BYTES_MAX,
-                max: BODY_BYTES_MAX,
-            }
-            .into();
+            return Self {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                code: "payload_too_large",
+                param: Some("body"),
+                detail: format!(
+                    "the request has more than {REQUEST_BYTES_MAX} bytes; an event's body may \
+                     have {BODY_BYTES_MAX}"
+                ),
+            };
         }
         Self::malformed(rejection.body_text())
+    }
+
+    /// A path whose parts are not text.
+    #[expect(clippy::needless_pass_by_value, reason = "it is a `map_err` target")]
+    pub fn bad_path(rejection: PathRejection) -> Self {
+        Self::malformed(format!("path: {}", rejection.body_text()))
+    }
+
+    /// A route that is there, but not for this method.
+    pub fn wrong_method(method: &Method) -> Self {
+        Self {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            code: "method_not_allowed",
+            param: None,
+            detail: format!("`{method}` is not for this route: expected what `allow` lists"),
+        }
     }
 
     /// Nothing there.
@@ -84,6 +108,20 @@ impl Problem {
             param: None,
             detail: detail.into(),
         }
+    }
+}
+
+impl<S, T> FromRequestParts<S> for Segments<T>
+where
+    S: Send + Sync,
+    T: serde::de::DeserializeOwned + Send,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::from_request_parts(parts, state).await;
+        path.map(|Path(segments)| Self(segments))
+            .map_err(Problem::bad_path)
     }
 }
 
