@@ -8,6 +8,11 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Longest HTTP request body: an event's body and an envelope round it.
 pub const REQUEST_BYTES_MAX: usize = BODY_BYTES_MAX + 64 * 1024;
+/// Further bytes of a longer request that are read and thrown away, so that its
+/// client hears why it is refused; past it the connection is closed on it.
+pub const REQUEST_DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// … and the time that may take.
+pub const REQUEST_DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 /// Idempotency keys one process remembers; past it new keys are answered 503.
 pub const IDEMPOTENCY_KEYS_MAX: usize = 1_000_000;
 /// Longest idempotency key.

@@ -5,13 +5,12 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use axum::http::{Method, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use dashmap::DashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
-use posthaste_core::limits::REQUEST_BYTES_MAX;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -21,6 +20,7 @@ use crate::ingest::decode::Decoder;
 use crate::log::Log;
 use crate::send::Egress;
 
+mod body;
 pub mod endpoints;
 pub mod events;
 pub mod problem;
@@ -98,7 +98,6 @@ impl Api {
             .method_not_allowed_fallback(|method: Method| async move {
                 problem::Problem::wrong_method(&method)
             })
-            .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
             .with_state(Arc::new(self))
     }
 }

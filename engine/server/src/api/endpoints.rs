@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use posthaste_core::endpoint::Endpoint;
@@ -18,6 +16,7 @@ use posthaste_proto as proto;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::body::Whole;
 use super::problem::{Problem, Segments};
 use crate::clock::random_seed;
 use crate::config::parse_duration;
@@ -94,12 +93,10 @@ struct Created {
 pub async fn create(
     State(api): State<Arc<Api>>,
     Segments(tenant): Segments<String>,
-    body: Result<Bytes, BytesRejection>,
+    Whole(body): Whole,
 ) -> Result<Response, Problem> {
     check_tenant(&tenant)?;
-    let body = body.map_err(Problem::unreadable)?;
-    let new: NewEndpoint =
-        serde_json::from_slice(&body).map_err(|error| Problem::malformed(error.to_string()))?;
+    let new = read(&body)?;
     let registry = Arc::clone(&api.endpoints.registry().borrow());
     if registry.of_tenant(&tenant).count() >= ENDPOINTS_PER_TENANT_MAX {
         let most = format!("a tenant has at most {ENDPOINTS_PER_TENANT_MAX} endpoints");
@@ -119,6 +116,15 @@ pub async fn create(
         secret,
     };
     Ok((StatusCode::CREATED, Json(created)).into_response())
+}
+
+fn read(body: &[u8]) -> Result<NewEndpoint, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let new =
+        serde_path_to_error::deserialize(&mut json).map_err(|error| Problem::wrong_json(&error))?;
+    json.end()
+        .map_err(|error| Problem::malformed(error.to_string()))?;
+    Ok(new)
 }
 
 fn build(api: &Api, tenant: String, new: NewEndpoint) -> Result<(Endpoint, String), Problem> {

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytestring::ByteString;
@@ -25,6 +24,7 @@ use posthaste_core::time::Timestamp;
 use serde::Serialize;
 
 use super::Api;
+use super::body::Whole;
 use super::problem::{Problem, Segments};
 use crate::clock::random_seed;
 use crate::ingest::decode::{headers_of, record_of};
@@ -59,10 +59,9 @@ pub async fn publish(
     State(api): State<Arc<Api>>,
     Segments(tenant): Segments<String>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Whole(body): Whole,
 ) -> Result<Response, Problem> {
     check_tenant(&tenant)?;
-    let body = body.map_err(Problem::unreadable)?;
     let key = idempotency_key(&headers)?;
     let Some(key) = key else {
         let id = generate_event_id(api.clock.now(), &mut Rng::new(random_seed()));

@@ -1,7 +1,9 @@
 //! One shape for every error: `application/problem+json` (RFC 9457) with a
 //! stable `code` and, where a field is at fault, its `param`.
 
-use axum::extract::rejection::{BytesRejection, PathRejection};
+use std::borrow::Cow;
+
+use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, header};
@@ -18,7 +20,7 @@ use crate::log::AppendError;
 pub struct Problem {
     status: StatusCode,
     code: &'static str,
-    param: Option<&'static str>,
+    param: Option<Cow<'static, str>>,
     detail: String,
 }
 
@@ -32,7 +34,7 @@ impl Problem {
         Self {
             status: StatusCode::UNPROCESSABLE_ENTITY,
             code: "invalid",
-            param: Some(param),
+            param: Some(param.into()),
             detail: detail.into(),
         }
     }
@@ -47,21 +49,27 @@ impl Problem {
         }
     }
 
-    /// A body that is too large, or did not arrive whole.
-    #[expect(clippy::needless_pass_by_value, reason = "it is a `map_err` target")]
-    pub fn unreadable(rejection: BytesRejection) -> Self {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            return Self {
-                status: StatusCode::PAYLOAD_TOO_LARGE,
-                code: "payload_too_large",
-                param: Some("body"),
-                detail: format!(
-                    "the request has more than {REQUEST_BYTES_MAX} bytes; an event's body may \
-                     have {BODY_BYTES_MAX}"
-                ),
-            };
+    /// A JSON body with something of the wrong kind in it.
+    pub fn wrong_json(error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
+        let place = error.path().to_string();
+        let known = error.path().iter().next().is_some();
+        Self {
+            param: known.then(|| place.into()),
+            ..Self::malformed(error.inner().to_string())
         }
-        Self::malformed(rejection.body_text())
+    }
+
+    /// A body over the bound.
+    pub fn too_large() -> Self {
+        Self {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            code: "payload_too_large",
+            param: Some("body".into()),
+            detail: format!(
+                "the request has more than {REQUEST_BYTES_MAX} bytes; an event's body may have \
+                 {BODY_BYTES_MAX}"
+            ),
+        }
     }
 
     /// A path whose parts are not text.
@@ -132,7 +140,7 @@ impl From<EventError> for Problem {
             EventError::TooLong { field: "body", .. } => Self {
                 status: StatusCode::PAYLOAD_TOO_LARGE,
                 code: "payload_too_large",
-                param: Some("body"),
+                param: Some("body".into()),
                 detail,
             },
             EventError::Missing { field, .. }
@@ -155,7 +163,7 @@ impl From<AppendError> for Problem {
             AppendError::TooLarge { .. } => Self {
                 status: StatusCode::PAYLOAD_TOO_LARGE,
                 code: "payload_too_large",
-                param: Some("body"),
+                param: Some("body".into()),
                 detail: error.to_string(),
             },
             AppendError::Unknown(_) | AppendError::Refused(_) => {
@@ -184,7 +192,7 @@ impl IntoResponse for Problem {
             "detail": self.detail,
         });
         if let Some(param) = self.param {
-            body["param"] = param.into();
+            body["param"] = param.into_owned().into();
         }
         let kind = HeaderValue::from_static("application/problem+json");
         let mut response = (self.status, body.to_string()).into_response();

@@ -5,6 +5,7 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use posthaste_core::limits::{BODY_BYTES_MAX, REQUEST_BYTES_MAX};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -47,6 +48,12 @@ pub(crate) enum ClientError {
     /// Its address is not one.
     #[error("--server {0}: expected http://HOST:PORT")]
     BadServer(String),
+    /// More than it reads.
+    #[error("the request has {bytes} bytes; an event's body may have {BODY_BYTES_MAX}")]
+    TooLarge {
+        /// The request's length.
+        bytes: usize,
+    },
     /// It refused.
     #[error("{status}: {detail}")]
     Refused {
@@ -102,6 +109,10 @@ impl Client {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> anyhow::Result<Value> {
+        if body.len() > REQUEST_BYTES_MAX {
+            let bytes = body.len();
+            return Err(ClientError::TooLarge { bytes }.into());
+        }
         let mut request = Request::builder()
             .method(method)
             .uri(path)
