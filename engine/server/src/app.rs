@@ -35,6 +35,8 @@ use crate::telemetry::{IngestMetrics, OwnerMetrics};
 
 mod topics;
 
+pub(crate) use topics::verify as verify_topics;
+
 /// How often metrics are tidied up.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often the clock is compared with the wall.
@@ -156,7 +158,7 @@ impl Opened {
         let egress = Arc::new(Egress::new(EgressSettings::from(&config.egress))?);
         let decoder = Decoder::new(&config.ingest)?;
         let log = open_log(&config, &clock).await?;
-        let event_partitions = topics::verify(&config, &*log).await?;
+        let event_partitions = verify_topics(&config, &*log).await?;
         let helpers_end = CancellationToken::new();
         let endpoints =
             Endpoints::open(Arc::clone(&log), &config.topics, helpers_end.clone()).await?;

@@ -172,19 +172,25 @@ async fn create_topics(config: &Config, sources: bool) -> anyhow::Result<()> {
         specs.extend(names.map(|name| config.topics.source_spec(name)));
     }
     let made = log.create(&specs).await?;
-    log.verify(&specs).await?;
-    let rows = specs.iter().map(|spec| {
+    if sources {
+        crate::app::verify_topics(config, &*log).await?;
+    } else {
+        log.verify(&specs).await?;
+    }
+    let mut rows = Vec::new();
+    for spec in &specs {
         let state = if made.contains(&spec.name) {
             "created"
         } else {
             "was there"
         };
-        vec![
+        let partitions = log.describe(&spec.name).await?.partitions;
+        rows.push(vec![
             spec.name.to_string(),
-            spec.partitions.to_string(),
+            partitions.to_string(),
             state.to_owned(),
-        ]
-    });
+        ]);
+    }
     print!("{}", table::render(&["topic", "partitions", ""], rows));
     Ok(())
 }

@@ -19,7 +19,7 @@ const SOURCE_KEPT_WANTED: Duration = HOUR.saturating_mul(96);
 ///
 /// # Errors
 /// The first topic that is missing, or has a wrong setting.
-pub(super) async fn verify(config: &Config, log: &dyn Log) -> anyhow::Result<u32> {
+pub(crate) async fn verify(config: &Config, log: &dyn Log) -> anyhow::Result<u32> {
     let ours = matches!(config.log, LogUrl::Embedded(_));
     let mut specs = config.topics.specs();
     if ours {
