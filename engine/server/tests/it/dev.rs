@@ -110,10 +110,10 @@ impl Drop for Dev {
 /// A receiver that outlives the program: it fails the first request of some
 /// deliveries, and remembers the others.
 #[derive(Clone, Default)]
-struct Outside(Arc<Mutex<BTreeMap<String, u32>>>);
+pub(crate) struct Outside(Arc<Mutex<BTreeMap<String, u32>>>);
 
 impl Outside {
-    fn start(&self) -> SocketAddr {
+    pub(crate) fn start(&self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
         let outside = self.clone();
@@ -161,7 +161,7 @@ impl Outside {
     }
 
     /// Deliveries that came and were taken.
-    fn taken(&self) -> BTreeSet<String> {
+    pub(crate) fn taken(&self) -> BTreeSet<String> {
         let requests = self.0.lock().unwrap();
         let taken = requests
             .iter()

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use posthaste::config::Config;
 use posthaste::log::kafka::{KafkaLog, KafkaSettings};
 use posthaste::log::{Log, LogError, TopicPartition};
 use rdkafka::TopicPartitionList;
@@ -33,6 +34,18 @@ fn settings(bootstrap: &str) -> KafkaSettings {
         instance_id: None,
         replication: 1,
     }
+}
+
+/// Makes every topic a configuration needs, its source topics among them.
+pub(crate) async fn make(bootstrap: String, config: &Config) {
+    let harness = KafkaHarness::connect(bootstrap).await;
+    let mut specs = config.topics.specs();
+    let sources = config.ingest.topics.iter();
+    specs.extend(sources.map(|name| config.topics.source_spec(name)));
+    harness.log.create(&specs).await.unwrap();
+    tokio::task::spawn_blocking(move || drop(harness))
+        .await
+        .unwrap();
 }
 
 struct KafkaHarness {

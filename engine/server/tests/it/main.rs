@@ -7,3 +7,4 @@ mod contract;
 mod dev;
 mod embedded;
 mod kafka;
+mod refusals;

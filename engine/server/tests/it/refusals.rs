@@ -1,0 +1,11 @@
+//! Bad input of every kind, given to the real program: each is a clear error
+//! that names the thing and what would be right, and nothing is lost by it.
+
+mod config;
+mod endpoints;
+mod events;
+mod folder;
+mod kafka;
+mod program;
+mod requests;
+mod tls;
