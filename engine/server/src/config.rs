@@ -418,47 +418,4 @@ fn address<'de, D: serde::Deserializer<'de>>(from: D) -> Result<std::net::Socket
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(text: &str) -> String {
-        Config::parse(text).expect_err("refused").to_string()
-    }
-
-    #[test]
-    fn nothing_set_is_the_embedded_log() {
-        let config = Config::parse("").unwrap();
-        assert_eq!(config.log, LogUrl::Embedded("posthaste-data".into()));
-        assert_eq!(config.ingest.start.0, Start::Unset);
-    }
-
-    #[test]
-    fn every_mistake_is_named() {
-        assert!(refused("shard = 2").contains("unknown field `shard`"));
-        assert!(refused("[ingest]\ntopic = []").contains("unknown field `topic`"));
-        assert!(refused("log = \"kafka:x\"").contains("expected `embedded:DIR`"));
-        assert!(refused("[ingest]\nstart = \"yesterday\"").contains("expected \"earliest\""));
-        assert!(refused("[ingest]\ntopics = []").contains("ingest.topics"));
-        assert!(refused("drain_deadline = \"25\"").contains("a number and a unit"));
-        assert!(refused("[http]\nlisten = \"0.0.0.0:80\"").contains("http.listen"));
-        assert!(refused("[kafka.settings]\na = \"b\"").contains("kafka.settings"));
-        assert!(refused("audit = \"some\"").contains("unknown variant `some`"));
-        assert!(refused("[http]\nlisten = \"8400\"").contains("such as \"127.0.0.1:8400\""));
-    }
-
-    #[test]
-    fn a_mistake_in_the_text_is_told_on_one_line_with_its_key() {
-        let wrong_kind = refused("audit = \"all\"\nshards = \"two\"\n");
-        assert_eq!(
-            wrong_kind,
-            "configuration: line 2, `shards`: invalid type: string \"two\", expected usize in \
-             `shards`"
-        );
-        let nested = refused("[kafka.settings]\n\"sasl.password\" = hunter2\n");
-        assert!(nested.contains("line 2, `\"sasl.password\"`: "), "{nested}");
-        assert!(!nested.contains("hunter2"), "{nested}");
-        let twice = refused("shards = 1\nshards = 2");
-        assert!(twice.contains("line 2, `shards`: duplicate key"), "{twice}");
-        assert!(refused("[no\nshards = 1").contains("line 1, `[no`: "));
-    }
-}
+mod tests;

@@ -1,0 +1,121 @@
+//! What a file may say, what is said against a wrong one, and that the
+//! reference in `ops` tells all of it.
+
+use posthaste_core::time::Timestamp;
+
+use super::*;
+
+fn refused(text: &str) -> String {
+    Config::parse(text).expect_err("refused").to_string()
+}
+
+#[test]
+fn nothing_set_is_the_embedded_log() {
+    let config = Config::parse("").unwrap();
+    assert_eq!(config.log, LogUrl::Embedded("posthaste-data".into()));
+    assert_eq!(config.ingest.start.0, Start::Unset);
+}
+
+#[test]
+fn every_mistake_is_named() {
+    assert!(refused("shard = 2").contains("unknown field `shard`"));
+    assert!(refused("[ingest]\ntopic = []").contains("unknown field `topic`"));
+    assert!(refused("log = \"kafka:x\"").contains("expected `embedded:DIR`"));
+    assert!(refused("[ingest]\nstart = \"yesterday\"").contains("expected \"earliest\""));
+    assert!(refused("[ingest]\ntopics = []").contains("ingest.topics"));
+    assert!(refused("drain_deadline = \"25\"").contains("a number and a unit"));
+    assert!(refused("[http]\nlisten = \"0.0.0.0:80\"").contains("http.listen"));
+    assert!(refused("[kafka.settings]\na = \"b\"").contains("kafka.settings"));
+    assert!(refused("audit = \"some\"").contains("unknown variant `some`"));
+    assert!(refused("[http]\nlisten = \"8400\"").contains("such as \"127.0.0.1:8400\""));
+}
+
+/// The commented reference, and what it is with every key in use.
+fn reference() -> (&'static str, String) {
+    let text = include_str!("../../../../ops/posthaste.toml");
+    let in_use = text.lines().map(|line| {
+        let key = line.strip_prefix('#').filter(|key| !key.starts_with(' '));
+        key.unwrap_or(line)
+    });
+    (text, in_use.collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn the_reference_says_the_defaults() {
+    let (text, in_use) = reference();
+    let reference = Config::parse(text).unwrap();
+    assert_eq!(format!("{reference:?}"), format!("{:?}", Config::default()));
+    // What has no default is there as an example that is right, too.
+    let in_use: Config = toml::from_str(&in_use).unwrap();
+    assert_eq!(in_use.ingest.start.0, Start::Earliest);
+    assert!(in_use.ingest.default_tenant.is_some() && in_use.egress.ca_file.is_some());
+    assert!(in_use.kafka.group_instance_id.is_some() && !in_use.kafka.settings.is_empty());
+}
+
+#[test]
+fn the_reference_names_every_key() {
+    let reference: toml::Table = toml::from_str(&reference().1).unwrap();
+    let mut tables = vec![(String::new(), &reference)];
+    let mut seen = Vec::new();
+    while let Some((name, table)) = tables.pop() {
+        for key in known_keys(&name) {
+            let value = table.get(&key);
+            let value = value.unwrap_or_else(|| panic!("`{key}` is missing in [{name}]"));
+            let path = if name.is_empty() {
+                key
+            } else {
+                format!("{name}.{key}")
+            };
+            if let Some(table) = value.as_table()
+                && path != "kafka.settings"
+            {
+                tables.push((path.clone(), table));
+            }
+            seen.push(path);
+        }
+    }
+    assert!(
+        seen.contains(&"ingest.envelope.data".to_owned()),
+        "{seen:?}"
+    );
+}
+
+/// The keys of a table, by what is said against one that is unknown.
+fn known_keys(table: &str) -> Vec<String> {
+    let unknown = match table {
+        "" => "no_such_key = 1".to_owned(),
+        table => format!("[{table}]\nno_such_key = 1"),
+    };
+    let said = refused(&unknown);
+    let (_, expected) = said.split_once("expected ").expect("what is expected");
+    let keys: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
+    assert!(!keys.is_empty(), "{said}");
+    keys.into_iter().map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn times_are_read() {
+    let at = |text: &str| parse_rfc3339(text).map(Timestamp::as_millis);
+    assert_eq!(at("1970-01-01T00:00:00Z"), Some(0));
+    assert_eq!(at("2026-01-31T08:00:00.5Z"), Some(1_769_846_400_500));
+    assert_eq!(at("2026-13-01T00:00:00Z"), None);
+    assert_eq!(at("2026-01-31"), None);
+    assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7_200)));
+    assert!(parse_duration("2").is_err() && parse_duration("s").is_err());
+}
+
+#[test]
+fn a_mistake_in_the_text_is_told_on_one_line_with_its_key() {
+    let wrong_kind = refused("audit = \"all\"\nshards = \"two\"\n");
+    assert_eq!(
+        wrong_kind,
+        "configuration: line 2, `shards`: invalid type: string \"two\", expected usize in \
+         `shards`"
+    );
+    let nested = refused("[kafka.settings]\n\"sasl.password\" = hunter2\n");
+    assert!(nested.contains("line 2, `\"sasl.password\"`: "), "{nested}");
+    assert!(!nested.contains("hunter2"), "{nested}");
+    let twice = refused("shards = 1\nshards = 2");
+    assert!(twice.contains("line 2, `shards`: duplicate key"), "{twice}");
+    assert!(refused("[no\nshards = 1").contains("line 1, `[no`: "));
+}
