@@ -2,7 +2,7 @@
 //!
 //! Exit codes: 0 done; 1 failed; 2 the command's own words are wrong; 64 the
 //! configuration is wrong (`EX_USAGE`); 69 the server or the log cannot be
-//! reached (`EX_UNAVAILABLE`).
+//! reached (`EX_UNAVAILABLE`). `--help` says the same.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,23 +28,39 @@ use client::ClientError;
 
 /// Posthaste delivers domain events as signed webhooks.
 #[derive(Debug, Parser)]
-#[command(name = "posthaste", version, after_help = EXAMPLES)]
+#[command(name = "posthaste", version, after_help = AFTER_HELP)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-const EXAMPLES: &str = "\
+const AFTER_HELP: &str = "\
 Examples:
   posthaste dev                                  see events delivered, with nothing set up
+  posthaste topics create --config posthaste.toml --sources
   posthaste serve --config posthaste.toml        run an instance
-  posthaste topics create --config posthaste.toml
   posthaste endpoints create --tenant acme --url https://example.com/hooks --types 'invoice.*'
-  posthaste publish --tenant acme --type invoice.paid --data '{\"id\": 7}'";
+  posthaste publish --tenant acme --type invoice.paid --data '{\"amount\": 7}'
+
+Environment:
+  POSTHASTE_SERVER  the server that `endpoints` and `publish` speak to
+  POSTHASTE_LOG     what `serve` and `dev` log, such as debug or info,librdkafka=debug
+  NO_COLOR          any text turns colours off
+
+Exit codes: 0 done; 1 failed, stderr says why; 2 wrong usage; 64 the configuration is wrong;
+69 the server or the log cannot be reached.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run an instance.
+    #[command(after_help = "\
+Examples:
+  posthaste serve                              on the embedded log, in ./posthaste-data
+  posthaste serve --config posthaste.toml
+  POSTHASTE_LOG=debug posthaste serve --json   logs for a machine, more of them
+
+Runs until SIGTERM or Ctrl-C, then finishes what is under way within `drain_deadline`. Logs go
+to stderr. ops/posthaste.toml names every setting.")]
     Serve {
         /// The configuration file; the embedded log with defaults without one.
         #[arg(long, short)]
@@ -69,6 +85,12 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum Topics {
     /// Make those that do not exist, then check all of them.
+    #[command(after_help = "\
+Example:
+  posthaste topics create --config posthaste.toml --sources
+
+Changes no topic that is there; one that does not fit is named, with what would fit. On Kafka
+`posthaste serve` makes no topics, so this comes first; the embedded log needs none of it.")]
     Create {
         /// The configuration file.
         #[arg(long, short)]
@@ -78,6 +100,11 @@ enum Topics {
         sources: bool,
     },
 }
+
+/// Options that each are well-formed and do not fit.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUse(String);
 
 /// Runs a command to its exit code.
 pub fn run(cli: Cli) -> ExitCode {
@@ -99,17 +126,18 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     let log = error.downcast_ref::<LogError>();
+    let client = error.downcast_ref::<ClientError>();
     let misconfigured = error.is::<ConfigError>()
         || error.is::<EgressError>()
         || matches!(log, Some(LogError::Settings(_) | LogError::NoStart { .. }));
     if misconfigured {
         return ExitCode::from(64);
     }
+    if matches!(client, Some(ClientError::BadServer(_))) || error.is::<WrongUse>() {
+        return ExitCode::from(2);
+    }
     let unreachable = matches!(log, Some(LogError::Unreachable(_)))
-        || matches!(
-            error.downcast_ref::<ClientError>(),
-            Some(ClientError::Unreachable { .. })
-        );
+        || matches!(client, Some(ClientError::Unreachable { .. }));
     if unreachable {
         return ExitCode::from(69);
     }

@@ -15,6 +15,7 @@ use posthaste_core::time::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::WrongUse;
 use crate::app::Opened;
 use crate::config::{Config, EgressConfig, HttpConfig, LogUrl};
 use crate::telemetry;
@@ -50,7 +51,9 @@ const LISTEN: &str = "127.0.0.1:8400";
   posthaste dev                             watch sample events being delivered
   posthaste dev --rate 200                  more of them
   posthaste dev --rate 0                    only the events you publish
-  posthaste dev --events 100 --json         deliver 100, verify them, exit 0")]
+  posthaste dev --events 100 --json         deliver 100, verify them, exit 0
+
+Ctrl-C ends it. What is owed stays in the log: the next start with the same --data delivers it.")]
 pub struct Options {
     /// The folder of the embedded log; made if it is not there.
     #[arg(long, value_name = "DIR", default_value = "posthaste-data")]
@@ -134,13 +137,12 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
 
 fn config(options: &Options) -> anyhow::Result<Config> {
     if !options.receiver.ip().is_loopback() {
-        bail!(
-            "--receiver {}: expected a loopback address",
-            options.receiver
-        );
+        let at = options.receiver;
+        return Err(WrongUse(format!("--receiver {at}: expected a loopback address")).into());
     }
     if options.rate == 0 && options.events.is_some() {
-        bail!("--events counts sample events: expected a --rate above 0");
+        let wanted = "--events counts sample events: expected a --rate above 0";
+        return Err(WrongUse(wanted.to_owned()).into());
     }
     let config = Config {
         log: LogUrl::Embedded(options.data.clone()),

@@ -6,21 +6,32 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::client::{Client, Server};
-use super::table;
+use super::{WrongUse, table};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make an endpoint; shows its secret, this once.
-    #[command(after_help = "Example:
+    #[command(after_help = "\
+Examples:
+  posthaste endpoints create --tenant acme --url https://example.com/hooks
   posthaste endpoints create --tenant acme --url https://example.com/hooks \\
-      --types 'invoice.*' --types order.made --max-in-flight 20")]
+      --types 'invoice.*' --types order.made --max-in-flight 20
+  posthaste endpoints create --tenant acme --url https://example.com/hooks --json | jq -r .secret")]
     Create(Create),
     /// A tenant's endpoints.
+    #[command(after_help = "\
+Examples:
+  posthaste endpoints list --tenant acme
+  posthaste endpoints list --tenant acme --json | jq -r '.data[].url'")]
     List {
         #[command(flatten)]
         of: Of,
     },
     /// Delete an endpoint; what waits for it is cancelled.
+    #[command(after_help = "\
+Examples:
+  posthaste endpoints delete --tenant acme billing
+  posthaste endpoints delete --tenant acme ep_01M8A8SGRT3TMFMM1F4JJZHFBM")]
     Delete {
         #[command(flatten)]
         of: Of,
@@ -49,22 +60,23 @@ pub(crate) struct Create {
     /// Where to POST.
     #[arg(long)]
     url: String,
-    /// A type to deliver, or a pattern such as `invoice.*`; all without one.
+    /// A type to deliver, or a pattern such as `invoice.*`; once for each, all
+    /// without any.
     #[arg(long = "types", value_name = "TYPE")]
     event_types: Vec<String>,
     /// Your own name for it.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     uid: String,
     /// What it is for.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     description: String,
-    /// Attempts in flight at once.
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    /// Attempts in flight at once: 10 without it, at most 256.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_in_flight: u32,
-    /// Time for a whole attempt, such as 15s.
-    #[arg(long)]
+    /// Time for a whole attempt: 15s without it, at most 30s.
+    #[arg(long, value_name = "TIME")]
     timeout: Option<String>,
-    /// A header to send, `name: value`.
+    /// A header to send; once for each.
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
     /// Offer HTTP/2.
@@ -106,7 +118,7 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
     for header in &create.headers {
         let (name, value) = header
             .split_once(':')
-            .ok_or_else(|| anyhow::anyhow!("--header {header}: expected `name: value`"))?;
+            .ok_or_else(|| WrongUse(format!("--header {header}: expected `name: value`")))?;
         headers.insert(name.trim().to_owned(), value.trim().into());
     }
     let mut body = json!({

@@ -16,7 +16,11 @@ use super::endpoints::encode;
 #[command(after_help = "Examples:
   posthaste publish --tenant acme --type invoice.paid --data '{\"amount\": 7}'
   posthaste publish --tenant acme --file events.ndjson     one envelope a line:
-      {\"type\": \"invoice.paid\", \"id\": \"evt_1\", \"data\": {\"amount\": 7}}")]
+      {\"type\": \"invoice.paid\", \"id\": \"evt_1\", \"data\": {\"amount\": 7}}
+  posthaste publish --tenant acme --type invoice.paid < invoice.json
+
+An event is accepted once the log has it. A file stops at the first line that is refused, and says
+how many before it are accepted.")]
 pub(crate) struct Options {
     /// Whose event.
     #[arg(long)]

@@ -94,17 +94,6 @@ fn known_keys(table: &str) -> Vec<String> {
 }
 
 #[test]
-fn times_are_read() {
-    let at = |text: &str| parse_rfc3339(text).map(Timestamp::as_millis);
-    assert_eq!(at("1970-01-01T00:00:00Z"), Some(0));
-    assert_eq!(at("2026-01-31T08:00:00.5Z"), Some(1_769_846_400_500));
-    assert_eq!(at("2026-13-01T00:00:00Z"), None);
-    assert_eq!(at("2026-01-31"), None);
-    assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7_200)));
-    assert!(parse_duration("2").is_err() && parse_duration("s").is_err());
-}
-
-#[test]
 fn a_mistake_in_the_text_is_told_on_one_line_with_its_key() {
     let wrong_kind = refused("audit = \"all\"\nshards = \"two\"\n");
     assert_eq!(

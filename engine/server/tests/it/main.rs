@@ -4,6 +4,7 @@
 
 #[macro_use]
 mod contract;
+mod cli;
 mod dev;
 mod embedded;
 mod kafka;
