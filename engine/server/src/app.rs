@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, LogUrl};
+use crate::config::{Config, LogUrl};
 use crate::control::Endpoints;
 use crate::dispatch;
 use crate::ingest::decode::Decoder;

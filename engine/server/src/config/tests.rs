@@ -1,8 +1,6 @@
 //! What a file may say, what is said against a wrong one, and that the
 //! reference in `ops` tells all of it.
 
-use posthaste_core::time::Timestamp;
-
 use super::*;
 
 fn refused(text: &str) -> String {
