@@ -63,6 +63,9 @@ pub const SHARD_IN_FLIGHT_MAX: usize = 512;
 /// Attempts at once that a shard always may have young in flight; up to
 /// [`SHARD_IN_FLIGHT_MAX`] while that does not make answers late.
 pub const PACE_MIN: usize = 64;
+/// Attempts at once that one endpoint may always have in flight, within its own
+/// bound.
+pub const PACE_PART_MIN: u32 = 2;
 /// An attempt is young for so long; older ones do not count against the pace.
 pub const PACE_YOUNG_MS: u64 = 100;
 /// The pace is judged so often.

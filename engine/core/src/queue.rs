@@ -2,9 +2,12 @@
 //! flight.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::delivery::Delivery;
-use crate::limits::{QUEUE_BYTES_MAX, QUEUE_ITEMS_FAIR, QUEUE_ITEMS_MAX, QUEUE_WAIT_MAX};
+use crate::limits::{
+    PACE_QUICK_MS, QUEUE_BYTES_MAX, QUEUE_ITEMS_FAIR, QUEUE_ITEMS_MAX, QUEUE_WAIT_MAX,
+};
 use crate::time::Timestamp;
 
 /// What waits for one endpoint, oldest first, and how much is in flight.
@@ -16,6 +19,8 @@ pub struct Queue {
     last_arrival: Timestamp,
     in_ring: bool,
     slow_at: Timestamp,
+    /// Mean of the latest answer times in milliseconds, times 8.
+    answers_ms8: u32,
 }
 
 #[derive(Debug)]
@@ -60,6 +65,17 @@ impl Queue {
     pub fn finish(&mut self) {
         assert!(self.in_flight > 0, "an attempt ended that never started");
         self.in_flight -= 1;
+    }
+
+    /// An answer took so long: an eighth of the mean from now on.
+    pub fn answered(&mut self, took: Duration) {
+        let took = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
+        self.answers_ms8 = self.answers_ms8 - self.answers_ms8 / 8 + took.min(u32::MAX / 16);
+    }
+
+    /// Whether its answers come within moments, as far as is known.
+    pub fn is_quick(&self) -> bool {
+        u64::from(self.answers_ms8 / 8) < PACE_QUICK_MS
     }
 
     /// Takes the oldest if it has waited too long.

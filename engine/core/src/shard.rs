@@ -209,6 +209,9 @@ impl Shard {
         self.queue(ix).finish();
         self.in_flight -= 1;
         let answered = outcome.status.is_some();
+        if answered {
+            self.queue(ix).answered(now.since(delivery.started));
+        }
         self.pace.end(delivery.started, answered, now);
         self.settle(delivery, outcome, now, actions);
         self.enter_ring(ix);
@@ -325,10 +328,17 @@ impl Shard {
         self.unacked_bytes >= SHARD_UNACKED_BYTES_MAX
     }
 
-    /// An endpoint's window; `None` when it takes no deliveries.
+    /// An endpoint's window; `None` when it takes no deliveries. One that
+    /// answers within moments has its part of the pace.
     fn window(&self, ix: EndpointIx) -> Option<u32> {
         let endpoint = self.registry.endpoint(ix).filter(|e| !e.disabled)?;
-        Some(endpoint.max_in_flight)
+        let place = usize::try_from(ix.0).ok()?;
+        let queue = self.queues.get(place).and_then(Option::as_ref);
+        Some(if queue.is_none_or(|queue| queue.is_quick()) {
+            self.pace.part_of(endpoint.max_in_flight)
+        } else {
+            endpoint.max_in_flight
+        })
     }
 
     /// Starts what may start, one of each endpoint in turn.

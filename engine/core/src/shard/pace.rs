@@ -8,7 +8,8 @@
 //! answer at all takes nothing from the others.
 
 use crate::limits::{
-    PACE_EVERY_MS, PACE_LATE_MS, PACE_MIN, PACE_QUICK_MS, PACE_YOUNG_MS, SHARD_IN_FLIGHT_MAX,
+    PACE_EVERY_MS, PACE_LATE_MS, PACE_MIN, PACE_PART_MIN, PACE_QUICK_MS, PACE_YOUNG_MS,
+    SHARD_IN_FLIGHT_MAX,
 };
 use crate::time::Timestamp;
 
@@ -68,10 +69,26 @@ impl Default for Pace {
 }
 
 impl Pace {
+    /// As it is once slow receivers had their way.
+    #[cfg(test)]
+    pub(super) fn full() -> Self {
+        Self {
+            limit: SHARD_IN_FLIGHT_MAX,
+            ..Self::default()
+        }
+    }
+
     /// Whether one more may begin.
     pub(super) fn has_room(&mut self, now: Timestamp) -> bool {
         self.young.advance(now);
         self.young.total < self.limit
+    }
+
+    /// The part of a window that goes with the pace, at least [`PACE_PART_MIN`].
+    pub(super) fn part_of(&self, window: u32) -> u32 {
+        let limit = u32::try_from(self.limit).unwrap_or(u32::MAX);
+        let full = u32::try_from(SHARD_IN_FLIGHT_MAX).unwrap_or(u32::MAX);
+        (window * limit / full).max(PACE_PART_MIN).min(window)
     }
 
     /// One begins.
@@ -227,6 +244,20 @@ mod tests {
         pace.begin(at(PACE_YOUNG_MS));
         (0..PACE_MIN).for_each(|_| pace.end(at(0), false, at(PACE_YOUNG_MS + 1)));
         assert_eq!(pace.young.total, 1);
+    }
+
+    #[test]
+    fn a_window_follows_the_pace() {
+        let mut pace = Pace::default();
+        assert_eq!(
+            [1, 2, 10, 256].map(|window| pace.part_of(window)),
+            [1, 2, 2, 32]
+        );
+        pace.limit = SHARD_IN_FLIGHT_MAX;
+        assert_eq!(
+            [1, 2, 10, 256].map(|window| pace.part_of(window)),
+            [1, 2, 10, 256]
+        );
     }
 
     #[test]

@@ -35,7 +35,9 @@ fn put(table: &mut Table, record: &proto::Endpoint) {
 }
 
 fn shard(registry: Arc<Registry>) -> Shard {
-    Shard::new(registry, Policy::standard(), Rng::new(7))
+    let mut shard = Shard::new(registry, Policy::standard(), Rng::new(7));
+    shard.pace = Pace::full();
+    shard
 }
 
 /// A delivery from the source to an endpoint; its offset names it.
