@@ -165,12 +165,16 @@ impl Room {
                 () = self.parts.end.cancelled(), if draining && desk.is_idle() => Event::End,
             };
             match event {
-                Event::FromIngest(batch) => held.deliveries = batch.into(),
-                Event::FromOwner(batch) => desk.take_all(batch),
-                Event::Moved => {}
-                Event::Registry => {
-                    desk.set_registry(Arc::clone(&self.parts.registry.borrow_and_update()));
+                Event::FromIngest(batch) => {
+                    self.catch_up(&desk);
+                    held.deliveries = batch.into();
                 }
+                Event::FromOwner(batch) => {
+                    self.catch_up(&desk);
+                    desk.take_all(batch);
+                }
+                Event::Moved => {}
+                Event::Registry => self.read_registry(&desk),
                 Event::Sweep => self.sweep(&desk),
                 Event::Flush => desk.flush(),
                 Event::Drain => desk.drain(),
@@ -178,6 +182,18 @@ impl Room {
             }
             self.offer(&desk, &mut held);
         }
+    }
+
+    /// Knows at least the endpoints that who sent the batch knew: an unknown one
+    /// would be taken for deleted, and its deliveries for settled.
+    fn catch_up(&mut self, desk: &Desk) {
+        if self.parts.registry.has_changed().unwrap_or(false) {
+            self.read_registry(desk);
+        }
+    }
+
+    fn read_registry(&mut self, desk: &Desk) {
+        desk.set_registry(Arc::clone(&self.parts.registry.borrow_and_update()));
     }
 
     /// Offers what came from ingest until the shard wants no more.
