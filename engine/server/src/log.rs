@@ -19,6 +19,7 @@ use posthaste_core::time::Timestamp;
 pub mod embedded;
 pub mod kafka;
 mod lease;
+mod names;
 
 /// A position in one partition.
 pub type Offset = u64;

@@ -254,10 +254,15 @@ impl IngestMetrics {
     }
 }
 
+/// Attempts a shard counts before it passes them on.
+const ATTEMPTS_HELD_MAX: usize = 256;
+
 /// What one shard counts.
 pub struct ShardMetrics {
     delivered: Counter,
+    delivered_held: u64,
     failed: Vec<(Verdict, Cause, Counter)>,
+    seconds: Vec<f64>,
     duration: Histogram,
     /// Connections opened.
     pub connections: Counter,
@@ -274,7 +279,9 @@ impl ShardMetrics {
         let shard = shard.to_string();
         Self {
             delivered: counter!(SEND_ATTEMPTS.name, "outcome" => "delivered", "cause" => ""),
+            delivered_held: 0,
             failed: Vec::new(),
+            seconds: Vec::with_capacity(ATTEMPTS_HELD_MAX),
             duration: histogram!(SEND_DURATION.name),
             connections: counter!(SEND_CONNECTIONS.name),
             audit_dropped: counter!(AUDIT_DROPPED.name),
@@ -286,9 +293,12 @@ impl ShardMetrics {
 
     /// An attempt ended.
     pub fn attempt(&mut self, outcome: &Outcome, seconds: f64) {
-        self.duration.record(seconds);
+        self.seconds.push(seconds);
+        if self.seconds.len() >= ATTEMPTS_HELD_MAX {
+            self.pass_on();
+        }
         let Some(cause) = outcome.cause else {
-            self.delivered.increment(1);
+            self.delivered_held += 1;
             return;
         };
         let verdict = outcome.verdict;
@@ -307,8 +317,20 @@ impl ShardMetrics {
         self.failed.push((verdict, cause, counter));
     }
 
-    /// How much is in the shard.
-    pub fn levels(&self, in_flight: usize, queued: usize, unacked_bytes: usize) {
+    /// Passes on what was counted here. All shards share the registry's cells,
+    /// so one attempt at a time would cost more than the counting.
+    fn pass_on(&mut self) {
+        self.delivered
+            .increment(std::mem::take(&mut self.delivered_held));
+        for seconds in self.seconds.drain(..) {
+            self.duration.record(seconds);
+        }
+    }
+
+    /// How much is in the shard. Passes on what was counted since the last
+    /// time.
+    pub fn levels(&mut self, in_flight: usize, queued: usize, unacked_bytes: usize) {
+        self.pass_on();
         self.in_flight.set(level(in_flight));
         self.queued.set(level(queued));
         self.unacked.set(level(unacked_bytes));

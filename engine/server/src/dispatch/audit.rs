@@ -84,7 +84,7 @@ impl Audit {
         if !wanted {
             return;
         }
-        let Some(endpoint) = desk.registry().id(delivery.endpoint) else {
+        let Some(endpoint) = desk.endpoint_id(delivery.endpoint) else {
             return;
         };
         let mut waiting = self.waiting.borrow_mut();

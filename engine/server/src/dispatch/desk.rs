@@ -5,6 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use posthaste_core::delivery::{Closed, Delivery, Report};
+use posthaste_core::id::EndpointId;
+use posthaste_core::limits::MAILBOX_BATCH;
 use posthaste_core::outcome::Outcome;
 use posthaste_core::registry::{EndpointIx, Registry};
 use posthaste_core::shard::{Action, Shard};
@@ -36,6 +38,8 @@ pub(super) struct Desk {
     closed: RefCell<Outbox<Closed>>,
     reports: RefCell<Outbox<Report>>,
     moved: Notify,
+    /// How few must wait before intake that was refused is offered again.
+    wanted: Cell<usize>,
     draining: Cell<bool>,
 }
 
@@ -77,12 +81,14 @@ impl Desk {
                 out: parts.reports.clone(),
             }),
             moved: Notify::new(),
+            wanted: Cell::new(0),
             draining: Cell::new(false),
         })
     }
 
-    /// Offers one delivery; gives it back when the shard wants no more now.
-    /// [`apply`](Self::apply) follows.
+    /// Offers one delivery; gives it back when the shard wants no more now:
+    /// [`moved`](Self::moved) tells when to offer it again, a flush at the
+    /// latest. [`apply`](Self::apply) follows.
     pub(super) fn offer(&self, delivery: Delivery, others_hungry: bool) -> Result<(), Delivery> {
         let now = self.clock.now();
         let mut shard = self.shard.borrow_mut();
@@ -91,7 +97,13 @@ impl Desk {
             shard.refuse(delivery, now, actions);
             return Ok(());
         }
-        shard.offer(delivery, now, others_hungry, actions)
+        let offered = shard.offer(delivery, now, others_hungry, actions);
+        if offered.is_err() {
+            // One place that comes free is not worth a turn of the loop.
+            self.wanted
+                .set(shard.queued().saturating_sub(MAILBOX_BATCH));
+        }
+        offered
     }
 
     /// Takes what an owner hands over; what has no room goes back to it.
@@ -113,11 +125,15 @@ impl Desk {
     ) {
         // First, so that the endpoint's next delivery goes to the warm one.
         self.workers.borrow_mut().free(worker, now);
-        self.shard
-            .borrow_mut()
-            .finished(delivery, outcome, now, &mut self.actions.borrow_mut());
+        let queued = {
+            let mut shard = self.shard.borrow_mut();
+            shard.finished(delivery, outcome, now, &mut self.actions.borrow_mut());
+            shard.queued()
+        };
         self.apply();
-        self.moved.notify_one();
+        if queued <= self.wanted.get() {
+            self.moved.notify_one();
+        }
     }
 
     /// The log has taken records of so many bytes.
@@ -183,9 +199,10 @@ impl Desk {
         self.workers.borrow_mut().shared_line(ix)
     }
 
-    /// The endpoints as this shard sees them.
-    pub(super) fn registry(&self) -> Arc<Registry> {
-        Arc::clone(self.shard.borrow().registry())
+    /// The id behind an index. Nothing is counted: all shards share the
+    /// registry.
+    pub(super) fn endpoint_id(&self, ix: EndpointIx) -> Option<EndpointId> {
+        self.shard.borrow().registry().id(ix)
     }
 
     pub(super) fn set_registry(&self, registry: Arc<Registry>) {
@@ -209,9 +226,11 @@ impl Desk {
         let hungry = {
             let mut shard = self.shard.borrow_mut();
             shard.sweep(now, &mut self.actions.borrow_mut());
-            self.metrics
-                .borrow()
-                .levels(shard.in_flight(), shard.queued(), shard.unacked_bytes());
+            self.metrics.borrow_mut().levels(
+                shard.in_flight(),
+                shard.queued(),
+                shard.unacked_bytes(),
+            );
             shard.somebody_is_hungry(now)
         };
         self.workers.borrow().sweep(now);

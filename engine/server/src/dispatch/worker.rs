@@ -155,19 +155,28 @@ async fn run(desk: Rc<Desk>, worker: Rc<Worker>) {
         prepared: None,
     };
     while let Some(delivery) = line.next(&worker).await {
-        let started = desk.clock.now();
-        let at = Instant::now();
+        let started = Started {
+            at: Instant::now(),
+            clock: desk.clock.now(),
+        };
         let attempted = line.attempt(&desk, &delivery, started).await;
-        let took = at.elapsed();
+        let took = started.at.elapsed();
         desk.metrics
             .borrow_mut()
             .attempt(&attempted.outcome, took.as_secs_f64());
         desk.audit
-            .record(&desk, &delivery, &attempted, started, took);
+            .record(&desk, &delivery, &attempted, started.clock, took);
         let outcome: Outcome = attempted.outcome;
         desk.finished(&worker, delivery, outcome, desk.clock.now());
     }
     desk.dismiss(&worker);
+}
+
+/// When an attempt began, by both clocks: each is read once an attempt.
+#[derive(Clone, Copy)]
+struct Started {
+    at: Instant,
+    clock: Timestamp,
 }
 
 /// One connection, opened when it is needed.
@@ -190,7 +199,8 @@ impl Line {
         worker.next().await
     }
 
-    async fn attempt(&mut self, desk: &Desk, delivery: &Delivery, now: Timestamp) -> Attempted {
+    async fn attempt(&mut self, desk: &Desk, delivery: &Delivery, started: Started) -> Attempted {
+        let now = started.clock;
         let prepared = match desk.prepared(delivery.endpoint, now) {
             Ok(prepared) => prepared,
             Err(failure) => return failure.into(),
@@ -200,12 +210,13 @@ impl Line {
             .prepared
             .as_ref()
             .is_some_and(|before| Rc::ptr_eq(before, &prepared));
-        if !same || !self.connection.as_ref().is_some_and(Connection::reusable) {
+        let reusable = |connection: &Connection| connection.reusable(started.at);
+        if !same || !self.connection.as_ref().is_some_and(reusable) {
             self.connection = None;
         }
         self.prepared = Some(Rc::clone(&prepared));
         let number = delivery.attempts + 1;
-        let deadline = Instant::now() + prepared.timeout();
+        let deadline = started.at + prepared.timeout();
         loop {
             let fresh = self.connection.is_none();
             let connection = match &mut self.connection {
@@ -245,7 +256,7 @@ async fn open(
     };
     if let Some((of, connection)) = &*line
         && Rc::ptr_eq(of, prepared)
-        && connection.reusable()
+        && connection.reusable(Instant::now())
         && let Some(part) = connection.share()
     {
         return Ok(part);

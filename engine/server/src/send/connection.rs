@@ -106,10 +106,10 @@ impl Connection {
     /// Whether another attempt may be made on it: the last response was read to
     /// its end, the peer has not closed it as far as is known, and it is neither
     /// too old nor too much used.
-    pub fn reusable(&self) -> bool {
+    pub fn reusable(&self, now: Instant) -> bool {
         self.line.is_ready()
             && self.meter.begun() < CONNECTION_ATTEMPTS_MAX
-            && self.opened.elapsed() <= CONNECTION_AGE_MAX
+            && now.saturating_duration_since(self.opened) <= CONNECTION_AGE_MAX
     }
 
     /// Resolves when the idle connection is closed, by the peer or for what it

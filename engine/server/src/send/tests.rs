@@ -270,7 +270,7 @@ fn a_body_of_any_size_arrives_byte_for_byte() {
             let event = event(body.clone());
             let attempt = connection.attempt(&prepared, &event, 1, NOW, soon(10_000));
             assert_eq!(attempt.await.unwrap().outcome.status, Some(200), "{size}");
-            assert!(connection.reusable(), "{size}");
+            assert!(connection.reusable(Instant::now()), "{size}");
             let got = got.borrow_mut().pop().unwrap();
             got.verify(SECRET);
             assert!(got.body == body, "{size}");
@@ -288,7 +288,7 @@ fn a_connection_is_used_again_until_the_peer_closes_it() {
         let mut connection = open(&egress, &prepared).await.unwrap();
         assert!(connection.share().is_none(), "HTTP/1.1 is not shared");
         for _ in 0..2 {
-            assert!(connection.reusable());
+            assert!(connection.reusable(Instant::now()));
             assert!(send(&mut connection, &prepared).await.is_some());
             let closed = timeout(Duration::from_millis(20), connection.closed());
             closed.await.expect_err("still open");
@@ -296,7 +296,7 @@ fn a_connection_is_used_again_until_the_peer_closes_it() {
         assert!(send(&mut connection, &prepared).await.is_some());
         let closed = timeout(Duration::from_secs(10), connection.closed());
         closed.await.expect("the peer closes after three");
-        assert!(!connection.reusable());
+        assert!(!connection.reusable(Instant::now()));
         assert!(send(&mut connection, &prepared).await.is_none());
         assert_eq!(receiver.connections.get(), 1);
     });
@@ -313,7 +313,7 @@ fn an_attempt_on_a_closed_connection_does_not_count() {
         // Nobody watches it while the peer closes it.
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(send(&mut connection, &prepared).await.is_none());
-        assert!(!connection.reusable());
+        assert!(!connection.reusable(Instant::now()));
         assert_eq!(got.borrow().len(), 1);
     });
 }
@@ -326,19 +326,19 @@ fn a_connection_wears_out() {
         let prepared = Prepared::new(&endpoint(&receiver.url(), |_| ()), &egress, NOW).unwrap();
         let mut connection = open(&egress, &prepared).await.unwrap();
         for _ in 0..CONNECTION_ATTEMPTS_MAX {
-            assert!(connection.reusable());
+            assert!(connection.reusable(Instant::now()));
             assert!(send(&mut connection, &prepared).await.is_some());
         }
-        assert!(!connection.reusable());
+        assert!(!connection.reusable(Instant::now()));
 
         let mut aged = open(&egress, &prepared).await.unwrap();
         assert!(send(&mut aged, &prepared).await.is_some());
         tokio::time::pause();
         let minute = Duration::from_secs(60);
         tokio::time::advance(CONNECTION_AGE_MAX - minute).await;
-        assert!(aged.reusable());
+        assert!(aged.reusable(Instant::now()));
         tokio::time::advance(minute).await;
-        assert!(!aged.reusable());
+        assert!(!aged.reusable(Instant::now()));
     });
 }
 
@@ -356,7 +356,7 @@ fn an_excerpt_is_the_beginning_of_a_body() {
         let attempted = send(&mut connection, &prepared).await.unwrap();
         assert_eq!(attempted.outcome.cause, Some(Cause::Http5xx));
         assert_eq!(attempted.excerpt, vec![b'x'; EXCERPT_BYTES_MAX]);
-        assert!(connection.reusable(), "read to its end");
+        assert!(connection.reusable(Instant::now()), "read to its end");
     });
 }
 

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytestring::ByteString;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -14,8 +13,8 @@ use rdkafka::topic_partition_list::{TopicPartitionList, TopicPartitionListElem};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::client;
-use crate::log::TopicPartition;
 use crate::log::lease::lock;
+use crate::log::{TopicPartition, names};
 
 /// A change of the assignment that waits to be carried out. librdkafka waits
 /// with the next one until it is.
@@ -93,7 +92,7 @@ impl Context {
 /// The place an element of a list names.
 pub(super) fn place_of(element: &TopicPartitionListElem<'_>) -> Option<TopicPartition> {
     Some(TopicPartition {
-        topic: ByteString::from(element.topic()),
+        topic: names::shared(element.topic()),
         partition: u32::try_from(element.partition()).ok()?,
     })
 }

@@ -9,7 +9,7 @@ use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Headers as _};
 
 use super::unsigned;
-use crate::log::Record;
+use crate::log::{Record, names};
 
 /// Header names kept for reuse; a topic has few.
 const NAMES_MAX: usize = 32;
@@ -23,7 +23,7 @@ impl Names {
         if let Some(known) = self.0.iter().find(|known| **known == name) {
             return known.clone();
         }
-        let new = ByteString::from(name);
+        let new = names::shared(name);
         if self.0.len() < NAMES_MAX {
             self.0.push(new.clone());
         }

@@ -293,7 +293,7 @@ async fn check(egress: &Egress, row: &Row) {
             "{name}"
         ),
     }
-    assert_eq!(connection.reusable(), row.reusable, "{name}");
+    assert_eq!(connection.reusable(Instant::now()), row.reusable, "{name}");
     let took = began.elapsed();
     assert!(
         took < Duration::from_millis(4 * DEADLINE_MS),
@@ -387,7 +387,7 @@ fn what_a_receiver_sends_unasked_is_no_answer() {
         let prepared = Prepared::new(&endpoint(&receiver.url(), |_| ()), &egress, NOW).unwrap();
         let mut connection = open(&egress, &prepared).await.unwrap();
         assert!(send(&mut connection, &prepared).await.is_some());
-        assert!(connection.reusable());
+        assert!(connection.reusable(Instant::now()));
         tokio::time::sleep(Duration::from_millis(150)).await;
         assert!(send(&mut connection, &prepared).await.is_none());
     });
@@ -410,7 +410,7 @@ fn a_request_cut_short_by_an_answer_has_that_answer() {
         let event = event(vec![b'x'; 1024 * 1024]);
         let attempt = connection.attempt(&prepared, &event, 1, NOW, soon(10_000));
         assert_eq!(attempt.await.unwrap().outcome.status, Some(413));
-        assert!(!connection.reusable());
+        assert!(!connection.reusable(Instant::now()));
     });
 }
 

@@ -71,7 +71,7 @@ fn attempts_share_one_connection() {
                 assert_eq!(attempted.excerpt, "ok");
             }
         }
-        assert!(first.reusable() && second.reusable());
+        assert!(first.reusable(Instant::now()) && second.reusable(Instant::now()));
         assert_eq!(receiver.connections.get(), 1);
         let closed = timeout(Duration::from_millis(20), first.closed());
         closed.await.expect_err("still open");
@@ -139,7 +139,7 @@ fn the_end_of_a_connection_is_noticed() {
         assert_eq!(attempted.outcome.status, Some(204));
         let closed = timeout(Duration::from_secs(10), other.closed());
         closed.await.expect("the peer went away");
-        assert!(!connection.reusable() && !other.reusable());
+        assert!(!connection.reusable(Instant::now()) && !other.reusable(Instant::now()));
         assert!(send(&mut other, &prepared).await.is_none());
     });
 }
@@ -202,7 +202,7 @@ fn floods_end_by_their_bytes() {
             let outcome = send(&mut connection, &prepared).await.unwrap().outcome;
             assert_eq!(outcome.cause, Some(Cause::ResponseTooLarge), "{frame:?}");
             assert!(began.elapsed() < Duration::from_secs(5));
-            assert!(!connection.reusable());
+            assert!(!connection.reusable(Instant::now()));
         }
     });
 }
@@ -235,7 +235,7 @@ fn silence_ends_at_the_deadline_and_retires_the_connection() {
         let attempt = connection.attempt(&prepared, &event, 1, NOW, soon(200));
         let outcome = attempt.await.unwrap().outcome;
         assert_eq!(outcome.cause, Some(Cause::TimeoutHeaders));
-        assert!(!connection.reusable());
+        assert!(!connection.reusable(Instant::now()));
     });
 }
 

@@ -98,7 +98,7 @@ fn a_certificate_of_a_trusted_authority_is_believed() {
             for _ in 0..2 {
                 let attempted = send(&mut connection, &prepared).await.unwrap();
                 assert_eq!(attempted.outcome.verdict, Verdict::Delivered);
-                assert!(connection.reusable());
+                assert!(connection.reusable(Instant::now()));
             }
             assert_eq!(receiver.connections.get(), 1);
             let got = got.take();
