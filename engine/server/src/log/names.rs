@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn the_same_name_is_the_same_bytes() {
-        let (one, two) = (shared("webhook-type"), shared(&"webhook-type".to_owned()));
+        let (one, two) = (shared("webhook-type"), shared("webhook-type"));
         assert_eq!((&*one, one.as_ptr()), ("webhook-type", two.as_ptr()));
         let long = "x".repeat(NAME_BYTES_MAX + 1);
         assert_ne!(shared(&long).as_ptr(), shared(&long).as_ptr());

@@ -40,7 +40,11 @@ impl Fixture {
         let lane = topics.lane();
         let room = OwnerRoom::new(Parts {
             consumer: log
-                .join("owner", &[lane.clone()], crate::log::Start::Earliest)
+                .join(
+                    "owner",
+                    std::slice::from_ref(&lane),
+                    crate::log::Start::Earliest,
+                )
                 .unwrap(),
             log: Arc::clone(&log),
             topics,

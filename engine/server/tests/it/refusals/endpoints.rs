@@ -92,6 +92,91 @@ fn the_command_line_says_what_is_wrong() {
     server.stop();
 }
 
+/// A member of a new endpoint, the `param` an answer names, and what it says
+/// would be right.
+type Case = (&'static str, &'static str, &'static str);
+
+/// Values that cannot be.
+const INVALID: [Case; 12] = [
+    (
+        "\"event_types\": [\"a.\"]",
+        "event_types",
+        "expected dot-separated segments",
+    ),
+    (
+        "\"timeout\": \"5 minutes\"",
+        "timeout",
+        "expected a number and a unit",
+    ),
+    ("\"timeout\": \"31s\"", "timeout", "expected up to 30s"),
+    (
+        "\"connect_timeout\": \"20s\"",
+        "connect_timeout",
+        "expected up to `timeout`",
+    ),
+    (
+        "\"max_in_flight\": 257",
+        "max_in_flight",
+        "expected 1 to 256",
+    ),
+    (
+        "\"retry_policy\": \"often\"",
+        "retry_policy",
+        "expected `standard`",
+    ),
+    (
+        "\"headers\": {\"Host\": \"a\"}",
+        "headers",
+        "`host` cannot be set",
+    ),
+    (
+        "\"headers\": {\"x y\": \"a\"}",
+        "headers",
+        "expected a name of letters",
+    ),
+    ("\"secret\": \"\"", "secret", "expected `whsec_` and base64"),
+    (
+        "\"secret\": \"whsec_c2VjcmV0\"",
+        "secret",
+        "expected 24 to 64",
+    ),
+    (
+        "\"secret\": \"whsec_!!hunter2!!\"",
+        "secret",
+        "not base64: expected",
+    ),
+    ("\"secret\": \"whsk_aHVudGVyMg==\"", "secret", "expected 64"),
+];
+
+/// JSON of the wrong kind.
+const WRONG_KIND: [Case; 5] = [
+    (
+        "\"max_in_flight\": \"ten\"",
+        "max_in_flight",
+        "expected u32",
+    ),
+    (
+        "\"event_types\": [\"a\", 7]",
+        "event_types[1]",
+        "expected a string",
+    ),
+    (
+        "\"headers\": {\"x-a\": 7}",
+        "headers.x-a",
+        "expected a string",
+    ),
+    (
+        "\"secret\": [\"whsec_hunter2\"]",
+        "secret",
+        "expected a string",
+    ),
+    (
+        "\"secrets\": \"whsec_hunter2\"",
+        "secrets",
+        "unknown field `secrets`, expected one of",
+    ),
+];
+
 #[test]
 fn every_bad_field_is_named_and_no_secret_is_shown() {
     let dir = tempfile::tempdir().unwrap();
@@ -100,57 +185,7 @@ fn every_bad_field_is_named_and_no_secret_is_shown() {
         let body = format!("{{\"url\": \"https://example.com/\", {fields}}}");
         server.api.post(PATH, "", body.as_bytes())
     };
-    let cases = [
-        (
-            "\"event_types\": [\"a.\"]",
-            "event_types",
-            "expected dot-separated segments",
-        ),
-        (
-            "\"timeout\": \"5 minutes\"",
-            "timeout",
-            "expected a number and a unit",
-        ),
-        ("\"timeout\": \"31s\"", "timeout", "expected up to 30s"),
-        (
-            "\"connect_timeout\": \"20s\"",
-            "connect_timeout",
-            "expected up to `timeout`",
-        ),
-        (
-            "\"max_in_flight\": 257",
-            "max_in_flight",
-            "expected 1 to 256",
-        ),
-        (
-            "\"retry_policy\": \"often\"",
-            "retry_policy",
-            "expected `standard`",
-        ),
-        (
-            "\"headers\": {\"Host\": \"a\"}",
-            "headers",
-            "`host` cannot be set",
-        ),
-        (
-            "\"headers\": {\"x y\": \"a\"}",
-            "headers",
-            "expected a name of letters",
-        ),
-        ("\"secret\": \"\"", "secret", "expected `whsec_` and base64"),
-        (
-            "\"secret\": \"whsec_c2VjcmV0\"",
-            "secret",
-            "expected 24 to 64",
-        ),
-        (
-            "\"secret\": \"whsec_!!hunter2!!\"",
-            "secret",
-            "not base64: expected",
-        ),
-        ("\"secret\": \"whsk_aHVudGVyMg==\"", "secret", "expected 64"),
-    ];
-    for (fields, param, wanted) in cases {
+    for (fields, param, wanted) in INVALID {
         let answer = post(fields);
         let (found, detail) = answer.problem(422, "invalid");
         assert_eq!(found, param, "{fields}: {detail}");
@@ -159,34 +194,7 @@ fn every_bad_field_is_named_and_no_secret_is_shown() {
             assert!(!answer.text.contains(secret), "{}", answer.text);
         }
     }
-    let wrong_kind = [
-        (
-            "\"max_in_flight\": \"ten\"",
-            "max_in_flight",
-            "expected u32",
-        ),
-        (
-            "\"event_types\": [\"a\", 7]",
-            "event_types[1]",
-            "expected a string",
-        ),
-        (
-            "\"headers\": {\"x-a\": 7}",
-            "headers.x-a",
-            "expected a string",
-        ),
-        (
-            "\"secret\": [\"whsec_hunter2\"]",
-            "secret",
-            "expected a string",
-        ),
-        (
-            "\"secrets\": \"whsec_hunter2\"",
-            "secrets",
-            "unknown field `secrets`, expected one of",
-        ),
-    ];
-    for (fields, param, wanted) in wrong_kind {
+    for (fields, param, wanted) in WRONG_KIND {
         let answer = post(fields);
         let (found, detail) = answer.problem(400, "malformed");
         assert_eq!(found, param, "{fields}: {detail}");
