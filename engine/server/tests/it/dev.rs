@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::receiver::read_request;
+
 /// Far more than anything here takes: a retry comes after 5 to 6 s.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -128,25 +130,7 @@ impl Outside {
 
     fn answer(&self, stream: &TcpStream) -> Option<()> {
         let mut reader = BufReader::new(stream);
-        let (mut id, mut length) = (String::new(), 0);
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-            let Some((name, value)) = line.trim_end().split_once(": ") else {
-                if line == "\r\n" {
-                    break;
-                }
-                continue;
-            };
-            match name.to_ascii_lowercase().as_str() {
-                "webhook-id" => value.clone_into(&mut id),
-                "content-length" => length = value.parse().ok()?,
-                _ => {}
-            }
-        }
-        reader.read_exact(&mut vec![0; length]).ok()?;
+        let id = read_request(&mut reader)?;
         let status = {
             let mut requests = self.0.lock().unwrap();
             let count = requests.entry(id.clone()).or_default();

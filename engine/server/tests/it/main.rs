@@ -8,4 +8,5 @@ mod cli;
 mod dev;
 mod embedded;
 mod kafka;
+mod receiver;
 mod refusals;

@@ -1,7 +1,7 @@
 //! A receiver whose certificate nobody vouches for: the attempt fails with its
 //! cause, and the delivery stays owed until it can be made.
 
-use std::io::{BufRead as _, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
@@ -16,6 +16,7 @@ use rustls_pki_types::PrivateKeyDer;
 
 use super::program::{Server, embedded, eventually, file};
 use crate::contract::place;
+use crate::receiver::read_request;
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -67,25 +68,7 @@ fn receiver(config: Arc<ServerConfig>) -> (SocketAddr, Taken) {
 fn answer(stream: impl Read + Write, seen: &Mutex<Vec<String>>) -> Option<()> {
     let mut stream = BufReader::new(stream);
     loop {
-        let (mut id, mut length) = (String::new(), 0);
-        loop {
-            let mut line = String::new();
-            if stream.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-            let Some((name, value)) = line.trim_end().split_once(": ") else {
-                if line == "\r\n" {
-                    break;
-                }
-                continue;
-            };
-            match name.to_ascii_lowercase().as_str() {
-                "webhook-id" => value.clone_into(&mut id),
-                "content-length" => length = value.parse().ok()?,
-                _ => {}
-            }
-        }
-        stream.read_exact(&mut vec![0; length]).ok()?;
+        let id = read_request(&mut stream)?;
         seen.lock().unwrap().push(id);
         let out = stream.get_mut();
         out.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
