@@ -153,7 +153,7 @@ pub enum AuditLevel {
 }
 
 /// Kafka's settings.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KafkaConfig {
     /// Time after which a silent member loses its partitions.
@@ -192,6 +192,17 @@ pub enum ConfigError {
         /// What is wrong and what would be right.
         problem: String,
     },
+}
+
+/// Values may be passwords: only their names are shown.
+impl std::fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaConfig")
+            .field("session_timeout", &self.session_timeout)
+            .field("group_instance_id", &self.group_instance_id)
+            .field("settings", &self.settings.keys())
+            .finish()
+    }
 }
 
 impl Default for Config {

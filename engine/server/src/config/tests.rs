@@ -106,3 +106,13 @@ fn a_mistake_in_the_text_is_told_on_one_line_with_its_key() {
     assert!(twice.contains("line 2, `shards`: duplicate key"), "{twice}");
     assert!(refused("[no\nshards = 1").contains("line 1, `[no`: "));
 }
+
+#[test]
+fn a_password_is_not_shown() {
+    let text = "log = \"kafka://a:1\"\n[kafka.settings]\n\"sasl.password\" = \"hunter2\"";
+    let shown = format!("{:?}", Config::parse(text).unwrap());
+    assert!(
+        shown.contains("sasl.password") && !shown.contains("hunter2"),
+        "{shown}"
+    );
+}

@@ -42,8 +42,8 @@ mod topics;
 /// How long one question to the brokers may take.
 const ASK_WAIT: Duration = Duration::from_secs(10);
 
-/// How to reach Kafka.
-#[derive(Debug, Clone)]
+/// How to reach Kafka. No `Debug`: a setting may be a password.
+#[derive(Clone)]
 pub struct KafkaSettings {
     /// Bootstrap servers, comma-separated.
     pub bootstrap: String,
