@@ -86,6 +86,8 @@ fn known_keys(table: &str) -> Vec<String> {
     };
     let said = refused(&unknown);
     let (_, expected) = said.split_once("expected ").expect("what is expected");
+    // Behind the keys it says in which table.
+    let expected = expected.split(" in `").next().unwrap_or(expected);
     let keys: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
     assert!(!keys.is_empty(), "{said}");
     keys.into_iter().map(ToOwned::to_owned).collect()
