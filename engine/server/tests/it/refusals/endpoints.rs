@@ -76,7 +76,7 @@ fn the_command_line_says_what_is_wrong() {
     create(&[&good[..], &["--timeout", "5"]].concat())
         .expect(1, &["timeout: `5`: expected a number and a unit"]);
     create(&[&good[..], &["--header", "x"]].concat())
-        .expect(1, &["--header x: expected `name: value`"]);
+        .expect(2, &["--header x: expected `name: value`"]);
     create(&[&good[..], &["--secret-file", "/nowhere/secret"]].concat())
         .expect(1, &["--secret-file /nowhere/secret", "No such file"]);
     let nowhere = ["endpoints", "list", "--tenant", "acme", "--server"];
@@ -88,7 +88,7 @@ fn the_command_line_says_what_is_wrong() {
         ],
     );
     Refused::from(&[&nowhere[..], &["127.0.0.1:1"]].concat())
-        .expect(1, &["--server 127.0.0.1:1: expected http://HOST:PORT"]);
+        .expect(2, &["--server 127.0.0.1:1: expected http://HOST:PORT"]);
     server.stop();
 }
 
