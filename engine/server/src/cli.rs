@@ -173,9 +173,18 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         LogUrl::Embedded(dir) => format!("embedded in {}", dir.display()),
         LogUrl::Kafka(servers) => format!("Kafka at {servers}"),
     };
-    let app = App::start(config, telemetry::install_metrics()?).await?;
+    // From the first moment on: a signal that nobody waits for ends the process
+    // in the middle of whatever it does.
+    let mut stop = std::pin::pin!(stop_signal()?);
+    let app = tokio::select! {
+        started = App::start(config, telemetry::install_metrics()?) => started?,
+        () = &mut stop => {
+            tracing::info!("stopped before it ran");
+            return Ok(());
+        }
+    };
     tracing::info!(api = %app.listening, log, shards, "posthaste is running");
-    app.run(stop_signal()?, deadline).await?;
+    app.run(stop, deadline).await?;
     tracing::info!("stopped");
     Ok(())
 }
