@@ -181,8 +181,10 @@ pub const BURIALS_MAX: usize = 256;
 pub const DEAD_RECORD_BYTES_MAX: usize = 256 * 1024;
 
 /// Offsets one source partition may span between its lowest incomplete and its
-/// newest. At the bound the partition is not read further.
-pub const SOURCE_SPAN_MAX: u64 = 65_536;
+/// newest, a bit each. At the bound the partition is not read further. Attempts
+/// that hang stay open for up to 25 s (queue and timeout): a smaller span stops
+/// a partition of more than 40,000 records a second for one dead endpoint.
+pub const SOURCE_SPAN_MAX: u64 = 1 << 20;
 /// A source partition's offsets are committed at least this often while dirty.
 pub const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// … or after this many completions.
@@ -205,6 +207,7 @@ pub const OWNER_OUTSTANDING_MAX: usize = 64;
 pub const OWNER_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 const _: () = {
+    assert!(SOURCE_SPAN_MAX <= COMMIT_SPAN_MAX);
     assert!(PACE_MIN <= SHARD_IN_FLIGHT_MAX);
     assert!(PACE_LATE_MS < PACE_QUICK_MS);
     assert!(QUEUE_ITEMS_FAIR <= QUEUE_ITEMS_MAX);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use posthaste_core::delivery::{Closed, Delivery, Report};
 use posthaste_core::id::EndpointId;
-use posthaste_core::limits::MAILBOX_BATCH;
+use posthaste_core::limits::{MAILBOX_BATCH, SHARD_QUEUED_MAX};
 use posthaste_core::outcome::Outcome;
 use posthaste_core::registry::{EndpointIx, Registry};
 use posthaste_core::shard::{Action, Shard};
@@ -99,9 +99,15 @@ impl Desk {
         }
         let offered = shard.offer(delivery, now, others_hungry, actions);
         if offered.is_err() {
-            // One place that comes free is not worth a turn of the loop.
-            self.wanted
-                .set(shard.queued().saturating_sub(MAILBOX_BATCH));
+            // In a full shard, one place that comes free is not worth a turn of
+            // the loop. Elsewhere one endpoint holds intake up, at the cost of
+            // the others: every end may change that.
+            let queued = shard.queued();
+            self.wanted.set(if queued >= SHARD_QUEUED_MAX {
+                queued - MAILBOX_BATCH
+            } else {
+                usize::MAX
+            });
         }
         offered
     }
