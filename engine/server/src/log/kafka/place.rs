@@ -10,7 +10,7 @@ use rdkafka::topic_partition_list::{
 };
 
 use super::context::{Context, place_of};
-use super::{ASK_WAIT, failure, partition, signed, unsigned};
+use super::{ASK_WAIT, failure, partition, signed, topics, unsigned};
 use crate::log::{LogError, Offset, Start, TopicPartition};
 
 /// How long the brokers may fail to say where the group stands. Below
@@ -148,15 +148,9 @@ fn first_position(
         Start::Latest => Ok(bounds(consumer, tp)?.1),
         Start::At(time) => {
             let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-            let found = again(|| {
-                let mut list = TopicPartitionList::new();
-                let asked = KafkaOffset::Offset(millis);
-                list.add_partition_offset(&tp.topic, partition(tp.partition), asked)?;
-                consumer.offsets_for_times(list, ASK_WAIT)
-            })?;
-            match found.elements().first().map(TopicPartitionListElem::offset) {
-                Some(KafkaOffset::Offset(offset)) => Ok(unsigned(offset).unwrap_or(0)),
-                _ => Ok(bounds(consumer, tp)?.1),
+            match again(|| topics::first_at(consumer, tp, millis))? {
+                Some(offset) => Ok(offset),
+                None => Ok(bounds(consumer, tp)?.1),
             }
         }
         Start::Unset => Err(LogError::NoStart {

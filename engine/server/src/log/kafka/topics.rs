@@ -288,7 +288,9 @@ fn brokers(client: &BaseConsumer<Context>) -> KafkaResult<usize> {
     Ok(client.fetch_metadata(None, ASK_WAIT)?.brokers().len())
 }
 
-fn first_at(
+/// The first offset at or after a time, in milliseconds; `None` for later than
+/// all.
+pub(super) fn first_at(
     client: &BaseConsumer<Context>,
     tp: &TopicPartition,
     millis: i64,
