@@ -11,8 +11,8 @@ mod generated {
 }
 pub use attempts::{AttemptRef, AttemptWriter};
 pub use generated::{
-    Attempt, AttemptBatch, Claim, Dead, DeadCause, Deliver, Endpoint, Header, Origin, Progress,
-    Reason, Secret, progress,
+    Attempt, AttemptBatch, Claim, Dead, DeadCause, Deliver, Endpoint, Gate, Header, Origin,
+    Progress, Reason, Secret, gate, progress,
 };
 
 impl std::fmt::Debug for Secret {
@@ -43,6 +43,8 @@ pub enum RecordType {
     AttemptBatch = 5,
     /// [`Dead`] in the dead-letter topic.
     Dead = 6,
+    /// [`Gate`] in the endpoints table.
+    Gate = 7,
 }
 
 /// Why a record's value could not be read.
@@ -81,6 +83,7 @@ impl RecordType {
             Some(4) => Ok(Self::Claim),
             Some(5) => Ok(Self::AttemptBatch),
             Some(6) => Ok(Self::Dead),
+            Some(7) => Ok(Self::Gate),
             Some(&byte) => Err(RecordError::UnknownType(byte)),
         }
     }
@@ -130,6 +133,9 @@ impl Record for AttemptBatch {
 }
 impl Record for Dead {
     const TYPE: RecordType = RecordType::Dead;
+}
+impl Record for Gate {
+    const TYPE: RecordType = RecordType::Gate;
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod delivery;
 pub mod endpoint;
 pub mod event;
 pub mod filter;
+pub mod gate;
 pub mod id;
 pub mod lane;
 pub mod limits;

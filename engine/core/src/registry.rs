@@ -10,10 +10,13 @@ use posthaste_proto::Record as _;
 
 use crate::endpoint::Endpoint;
 use crate::filter::TypePattern;
+use crate::gate::Gate;
 use crate::id::EndpointId;
 
 /// Before an endpoint's id in the table's keys.
-const KEY_PREFIX: &str = "e/";
+const ENDPOINT_PREFIX: &str = "e/";
+/// … and in the keys of gates.
+const GATE_PREFIX: &str = "g/";
 
 /// A dense index of an endpoint, fixed for the life of the process: a shard
 /// finds its queue by it. A deleted endpoint's index is not given to another.
@@ -28,12 +31,22 @@ pub struct Table {
     tenants: BTreeMap<String, Vec<EndpointIx>>,
     snapshot: Arc<Registry>,
     changed: Vec<String>,
+    gates_changed: bool,
+}
+
+/// What a key of the table is about.
+enum Key {
+    Endpoint(EndpointId),
+    Gate(EndpointId),
+    /// Something a newer version keeps there.
+    Other,
 }
 
 #[derive(Debug, Clone)]
 struct Slot {
     id: EndpointId,
     endpoint: Option<Arc<Endpoint>>,
+    gate: Gate,
 }
 
 /// The endpoints at one moment. Cheap to share, never changes.
@@ -54,7 +67,12 @@ struct TenantIndex {
 
 /// The table's key of an endpoint.
 pub fn table_key(id: EndpointId) -> Bytes {
-    Bytes::from(format!("{KEY_PREFIX}{id}"))
+    Bytes::from(format!("{ENDPOINT_PREFIX}{id}"))
+}
+
+/// The table's key of an endpoint's gate.
+pub fn gate_key(id: EndpointId) -> Bytes {
+    Bytes::from(format!("{GATE_PREFIX}{id}"))
 }
 
 impl Table {
@@ -62,8 +80,10 @@ impl Table {
     /// cannot be read is an error and changes nothing: the endpoint keeps its
     /// last good state.
     pub fn apply(&mut self, key: &[u8], value: &Bytes) -> Result<(), String> {
-        let Some(id) = endpoint_key(key)? else {
-            return Ok(());
+        let id = match read_key(key)? {
+            Key::Endpoint(id) => id,
+            Key::Gate(id) => return self.apply_gate(id, value),
+            Key::Other => return Ok(()),
         };
         let endpoint = if value.is_empty() {
             None
@@ -76,6 +96,20 @@ impl Table {
             Some(Arc::new(endpoint))
         };
         self.set(id, endpoint);
+        Ok(())
+    }
+
+    fn apply_gate(&mut self, id: EndpointId, value: &Bytes) -> Result<(), String> {
+        let read = if value.is_empty() {
+            None
+        } else {
+            let record = proto::Gate::from_value(value).map_err(|e| e.to_string())?;
+            Some(Gate::from_proto(record))
+        };
+        let ix = self.index_of(id);
+        let gate = &mut self.slots[usize::try_from(ix.0).unwrap_or(usize::MAX)].gate;
+        *gate = read.map_or_else(Gate::default, |later| std::mem::take(gate).then(later));
+        self.gates_changed = true;
         Ok(())
     }
 
@@ -101,7 +135,11 @@ impl Table {
             return ix;
         }
         let ix = EndpointIx(u32::try_from(self.slots.len()).expect("fewer than 2^32 endpoints"));
-        self.slots.push(Slot { id, endpoint: None });
+        self.slots.push(Slot {
+            id,
+            endpoint: None,
+            gate: Gate::default(),
+        });
         self.by_id.insert(id, ix);
         ix
     }
@@ -109,7 +147,7 @@ impl Table {
     /// The endpoints as they are now. Costs what changed plus one pointer an
     /// endpoint, so fold a whole batch before asking.
     pub fn snapshot(&mut self) -> Arc<Registry> {
-        if self.changed.is_empty() {
+        if self.changed.is_empty() && !std::mem::take(&mut self.gates_changed) {
             return Arc::clone(&self.snapshot);
         }
         let mut tenants = self.snapshot.tenants.clone();
@@ -208,6 +246,15 @@ impl Registry {
         slot.endpoint.as_ref()
     }
 
+    /// Whether an endpoint takes first attempts now.
+    pub fn gate(&self, ix: EndpointIx) -> &Gate {
+        static OPEN: Gate = Gate::OPEN;
+        let place = usize::try_from(ix.0).ok();
+        place
+            .and_then(|place| self.slots.get(place))
+            .map_or(&OPEN, |slot| &slot.gate)
+    }
+
     /// The id behind an index, also of a deleted endpoint.
     pub fn id(&self, ix: EndpointIx) -> Option<EndpointId> {
         let slot = self.slots.get(usize::try_from(ix.0).ok()?)?;
@@ -239,15 +286,18 @@ impl Registry {
     }
 }
 
-/// `Ok(None)` for keys of other kinds.
-fn endpoint_key(key: &[u8]) -> Result<Option<EndpointId>, String> {
+fn read_key(key: &[u8]) -> Result<Key, String> {
     let text = std::str::from_utf8(key).map_err(|_| "key is not UTF-8".to_owned())?;
-    match text.strip_prefix(KEY_PREFIX) {
-        None => Ok(None),
-        Some(id) => id
-            .parse()
-            .map(Some)
-            .map_err(|e| format!("key `{text}`: {e}")),
+    let id = |id: &str| {
+        id.parse::<EndpointId>()
+            .map_err(|e| format!("key `{text}`: {e}"))
+    };
+    if let Some(rest) = text.strip_prefix(ENDPOINT_PREFIX) {
+        id(rest).map(Key::Endpoint)
+    } else if let Some(rest) = text.strip_prefix(GATE_PREFIX) {
+        id(rest).map(Key::Gate)
+    } else {
+        Ok(Key::Other)
     }
 }
 

@@ -77,9 +77,10 @@ impl Fold {
             RecordType::Deliver => self.deliver(offset, &proto::Deliver::from_value(value)?),
             RecordType::Progress => Ok(self.progress(&proto::Progress::from_value(value)?)),
             RecordType::Claim => Ok(Change::Claim),
-            RecordType::Endpoint | RecordType::AttemptBatch | RecordType::Dead => {
-                Err(RecordError::Malformed("not a lane record".to_owned()))
-            }
+            RecordType::Endpoint
+            | RecordType::Gate
+            | RecordType::AttemptBatch
+            | RecordType::Dead => Err(RecordError::Malformed("not a lane record".to_owned())),
         }?;
         self.next = offset + 1;
         Ok(change)

@@ -6,6 +6,8 @@ use proptest::{prop_assert_eq, prop_oneof, proptest};
 
 use super::*;
 use crate::endpoint::sample;
+use crate::gate::GateState;
+use crate::time::Timestamp;
 
 fn put(table: &mut Table, record: &proto::Endpoint) {
     let id = EndpointId::from_bytes(record.id.as_ref().try_into().unwrap());
@@ -75,7 +77,7 @@ fn a_broken_record_changes_nothing() {
     let broken = Bytes::from_static(&[1, 0xff]);
     assert!(table.apply(&table_key(id), &broken).is_err());
     assert!(table.apply(b"e/nonsense", &broken).is_err());
-    assert_eq!(table.apply(b"g/other kind", &broken), Ok(()));
+    assert_eq!(table.apply(b"o/other kind", &broken), Ok(()));
     assert_eq!(matched(&table.snapshot(), "acme", "a"), [0]);
 }
 
@@ -155,6 +157,36 @@ fn agree(registry: &Registry, model: &Model) {
             model.values().filter(|e| e.tenant == tenant).count()
         );
     }
+}
+
+#[test]
+fn the_gate_of_the_highest_epoch_stands() {
+    let mut table = Table::default();
+    put(&mut table, &sample(1, "acme", &[]));
+    let before = table.snapshot();
+    let id = EndpointId::from_bytes([1; 16]);
+    let ix = before.index(id).unwrap();
+    assert_eq!(before.gate(ix), &Gate::OPEN);
+    let mut write = |state, owner_epoch| {
+        let gate = Gate {
+            state,
+            reason: "breaker".into(),
+            owner_epoch,
+            at: Timestamp::from_millis(1),
+        };
+        let value = gate.to_proto(id).to_value();
+        table.apply(&gate_key(id), &value).unwrap();
+        table.snapshot().gate(ix).state
+    };
+    assert_eq!(write(GateState::Held, 7), GateState::Held);
+    assert_eq!(write(GateState::Open, 6), GateState::Held);
+    assert_eq!(write(GateState::Open, 7), GateState::Open);
+    assert_eq!(write(GateState::Paused, 9), GateState::Paused);
+    table.apply(&gate_key(id), &Bytes::new()).unwrap();
+    assert_eq!(table.snapshot().gate(ix), &Gate::OPEN);
+    assert_eq!(before.gate(ix), &Gate::OPEN);
+    assert!(table.apply(b"g/nonsense", &Bytes::new()).is_err());
+    assert!(table.apply(b"o/3", &Bytes::new()).is_ok());
 }
 
 proptest! {

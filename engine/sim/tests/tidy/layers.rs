@@ -17,7 +17,7 @@ const fn layer(module: &'static str, may_use: &'static [&'static str]) -> Layer 
 }
 
 /// From the ground up: a module may use only what stands above it here.
-const CORE: [Layer; 22] = [
+const CORE: [Layer; 23] = [
     // Numbers, words and bounds, for everybody.
     layer("limits", &[]),
     layer("rng", &[]),
@@ -29,7 +29,8 @@ const CORE: [Layer; 22] = [
     layer("event", &["limits", "time"]),
     layer("outcome", &["limits", "time"]),
     layer("endpoint", &["event", "filter", "id", "limits", "time"]),
-    layer("registry", &["endpoint", "filter", "id"]),
+    layer("gate", &["id", "time"]),
+    layer("registry", &["endpoint", "filter", "gate", "id"]),
     // Leaves: what may be called, and what is signed.
     layer("wall", &["limits"]),
     layer("target", &["limits"]),
