@@ -215,7 +215,6 @@ impl Line {
             self.connection = None;
         }
         self.prepared = Some(Rc::clone(&prepared));
-        let number = delivery.attempts + 1;
         let deadline = started.at + prepared.timeout();
         loop {
             let fresh = self.connection.is_none();
@@ -226,7 +225,7 @@ impl Line {
                     Err(failure) => return failure.into(),
                 },
             };
-            let attempt = connection.attempt(&prepared, &delivery.event, number, now, deadline);
+            let attempt = connection.attempt(&prepared, &delivery.event, now, deadline);
             match attempt.await {
                 // The receiver had closed it before anything was sent.
                 None if !fresh => self.connection = None,

@@ -3,21 +3,12 @@
 mod http1;
 mod http2;
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING};
-use http::{HeaderMap, Request, Response};
-use hyper::body::{Body as _, Frame, Incoming};
-use hyper::client::conn::TrySendError;
 use hyper_util::rt::TokioIo;
 use posthaste_core::event::Event;
-use posthaste_core::limits::{
-    BODY_TIME_MAX, CONNECTION_AGE_MAX, CONNECTION_ATTEMPTS_MAX, EXCERPT_BYTES_MAX,
-};
-use posthaste_core::outcome::{Cause, Outcome};
+use posthaste_core::limits::{CONNECTION_AGE_MAX, CONNECTION_ATTEMPTS_MAX};
+use posthaste_core::outcome::Cause;
 use posthaste_core::time::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
@@ -26,9 +17,9 @@ use self::http2::Http2;
 use super::Attempted;
 use super::dial::{Stream, dial};
 use super::egress::Egress;
-use super::failure::{Failure, exchange_cause, unprocessed};
+use super::failure::{Failure, exchange_cause};
 use super::meter::{Meter, Metered};
-use super::prepared::{Payload, Prepared};
+use super::prepared::Prepared;
 
 /// A connection. Dropping it closes it.
 pub struct Connection {
@@ -37,18 +28,15 @@ pub struct Connection {
     opened: Instant,
 }
 
-/// What HTTP is spoken over.
-type Io = TokioIo<Metered<Stream>>;
-
 enum Line {
-    Http1(Box<Http1>),
+    Http1(Box<Http1<Metered<Stream>>>),
     Http2(Http2),
 }
 
 /// A request that got no response head.
 struct Broken {
-    error: hyper::Error,
-    /// Nothing of it was sent.
+    cause: Cause,
+    /// The peer never took it: it may be made on another connection.
     unsent: bool,
 }
 
@@ -82,25 +70,21 @@ impl Connection {
         let dialled = dial(egress, prepared.route(), until).await?;
         let http2 = dialled.is_http2();
         let meter = Meter::plain(Some(dialled.wire));
-        let io = TokioIo::new(Metered::new(dialled.stream, Arc::clone(&meter)));
+        let io = Metered::new(dialled.stream, Arc::clone(&meter));
         let line = if http2 {
-            Http2::open(io).await.map(Line::Http2)
-        } else {
-            Http1::open(io)
-                .await
-                .map(|line| Line::Http1(Box::new(line)))
-        };
-        match line {
-            Ok(line) => Ok(Self {
-                line,
-                meter,
-                opened: Instant::now(),
-            }),
-            Err(error) => {
+            let opened = Http2::open(TokioIo::new(io)).await;
+            Line::Http2(opened.map_err(|error| {
                 tracing::debug!(%error, "no HTTP session");
-                Err(Failure::of(exchange_cause(&error, &meter)))
-            }
-        }
+                Failure::of(exchange_cause(&error, &meter))
+            })?)
+        } else {
+            Line::Http1(Box::new(Http1::new(io)))
+        };
+        Ok(Self {
+            line,
+            meter,
+            opened: Instant::now(),
+        })
     }
 
     /// Whether another attempt may be made on it: the last response was read to
@@ -132,8 +116,7 @@ impl Connection {
     }
 
     /// Makes one attempt: signs at `now`, sends, reads the response within its
-    /// bounds, all until `deadline`. `number` counts the delivery's attempts
-    /// from 1.
+    /// bounds, all until `deadline`.
     ///
     /// `None` when the peer had closed the connection, or refused the request
     /// unread, so that it may be made on another one without being counted.
@@ -141,90 +124,33 @@ impl Connection {
         &mut self,
         prepared: &Prepared,
         event: &Event,
-        number: u32,
         now: Timestamp,
         deadline: Instant,
     ) -> Option<Attempted> {
-        let request = match prepared.request(event, now, self.line.is_http2()) {
-            Ok(request) => request,
-            Err(failure) => return Some(failure.into()),
-        };
         let _owed = self.meter.begin();
-        let response = match timeout_at(deadline, self.line.send(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(broken)) => return self.broken(&broken, number).map(Attempted::from),
-            Err(_) => {
-                self.line.retire();
-                return Some(Failure::of(Cause::TimeoutHeaders).into());
-            }
+        let attempted = match &mut self.line {
+            Line::Http1(line) => match prepared.message(event, now) {
+                Ok(request) => line.attempt(&request, now, deadline, &self.meter).await,
+                Err(failure) => return Some(failure.into()),
+            },
+            Line::Http2(line) => match prepared.request(event, now) {
+                Ok(request) => line.attempt(request, now, deadline, &self.meter).await,
+                Err(failure) => return Some(failure.into()),
+            },
         };
-        let asked = response.headers().get(RETRY_AFTER);
-        let asked = asked.and_then(|value| value.to_str().ok());
-        let outcome = Outcome::response(response.status().as_u16(), asked, now);
-        let last = smuggles(response.headers());
-        let excerpt = self.read(response.into_body(), deadline).await;
-        if last {
-            self.line.retire();
+        match attempted {
+            Ok(attempted) => Some(attempted),
+            Err(broken) if broken.unsent => None,
+            Err(broken) => Some(Failure::of(broken.cause).into()),
         }
-        Some(Attempted { outcome, excerpt })
-    }
-
-    /// What a request without a response came to; `None` if it was not taken.
-    fn broken(&mut self, broken: &Broken, number: u32) -> Option<Failure> {
-        self.line.retire();
-        let error = &broken.error;
-        if broken.unsent || unprocessed(error) {
-            tracing::debug!(%error, "the connection was closed before the request");
-            return None;
-        }
-        let cause = exchange_cause(error, &self.meter);
-        let detail = std::error::Error::source(error).map(ToString::to_string);
-        tracing::debug!(%error, detail, number, cause = cause.code(), "no response");
-        Some(Failure::of(cause))
-    }
-
-    /// Reads a body to its end and keeps its beginning. A connection whose body
-    /// has no end in time and size is given up; the verdict is out already.
-    async fn read(&mut self, mut body: Incoming, deadline: Instant) -> Bytes {
-        if body.is_end_stream() {
-            return Bytes::new();
-        }
-        let until = deadline.min(Instant::now() + BODY_TIME_MAX);
-        let mut excerpt = Vec::new();
-        let ended = timeout_at(until, async {
-            while let Some(frame) = self.line.frame(&mut body).await {
-                let Ok(frame) = frame else { return false };
-                if let Ok(data) = frame.into_data() {
-                    let room = EXCERPT_BYTES_MAX - excerpt.len();
-                    excerpt.extend_from_slice(&data[..data.len().min(room)]);
-                }
-            }
-            true
-        });
-        if !ended.await.unwrap_or(false) {
-            self.line.retire();
-        }
-        excerpt.into()
     }
 }
 
 impl Line {
-    fn is_http2(&self) -> bool {
-        matches!(self, Self::Http2(_))
-    }
-
     fn is_ready(&self) -> bool {
         match self {
             Self::Http1(line) => line.is_ready(),
             Self::Http2(line) => line.is_ready(),
-        }
-    }
-
-    /// No further attempt is made on it.
-    fn retire(&mut self) {
-        match self {
-            Self::Http1(line) => line.retire(),
-            Self::Http2(line) => line.retire(),
         }
     }
 
@@ -234,47 +160,20 @@ impl Line {
             Self::Http2(line) => line.closed().await,
         }
     }
-
-    async fn send(&mut self, request: Request<Payload>) -> Result<Response<Incoming>, Broken> {
-        match self {
-            Self::Http1(line) => line.send(request).await,
-            Self::Http2(line) => line.send(request).await,
-        }
-    }
-
-    async fn frame(&mut self, body: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>> {
-        std::future::poll_fn(|cx| self.poll_frame(Pin::new(body), cx)).await
-    }
-
-    fn poll_frame(
-        &mut self,
-        mut body: Pin<&mut Incoming>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = body.as_mut().poll_frame(cx);
-        match self {
-            // The connection reads only when somebody asks for the body, and
-            // somebody must let it.
-            Self::Http1(line) if frame.is_pending() => {
-                line.drive(cx);
-                body.poll_frame(cx)
-            }
-            _ => frame,
-        }
-    }
 }
 
-impl From<TrySendError<Request<Payload>>> for Broken {
-    fn from(error: TrySendError<Request<Payload>>) -> Self {
+impl Broken {
+    const fn of(cause: Cause) -> Self {
         Self {
-            unsent: error.message().is_some(),
-            error: error.into_error(),
+            cause,
+            unsent: false,
         }
     }
-}
 
-/// Both ways of saying how long a body is: two readers may see two responses in
-/// it, so the next one is not read from there (RFC 9112, section 6.1).
-fn smuggles(headers: &HeaderMap) -> bool {
-    headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH)
+    const fn unsent() -> Self {
+        Self {
+            cause: Cause::ConnectionReset,
+            unsent: true,
+        }
+    }
 }

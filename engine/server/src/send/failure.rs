@@ -88,7 +88,7 @@ pub(super) fn session_cause(error: &(dyn Error + 'static), wire: &Meter) -> Caus
 }
 
 /// Of a TLS handshake that failed, or of a stream that broke.
-fn stream_cause(mut error: &io::Error) -> Cause {
+pub(super) fn stream_cause(mut error: &io::Error) -> Cause {
     // The connector wraps a handshake's error in another of its kind.
     while let Some(inner) = error.get_ref() {
         if inner.is::<rustls::Error>() {
@@ -102,7 +102,8 @@ fn stream_cause(mut error: &io::Error) -> Cause {
     Cause::ConnectionReset
 }
 
-/// Of a request that got no response head.
+/// Of an HTTP/2 session that did not come about, or a request on it that got no
+/// response head.
 pub(super) fn exchange_cause(error: &hyper::Error, meter: &Meter) -> Cause {
     if meter.is_spent() || error.is_parse_too_large() {
         return Cause::ResponseTooLarge;

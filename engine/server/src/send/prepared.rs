@@ -35,15 +35,19 @@ const HEADERS: usize = 8;
 
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("posthaste/", env!("CARGO_PKG_VERSION")));
-const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+const OCTETS: &str = "application/octet-stream";
 const ZERO: HeaderValue = HeaderValue::from_static("0");
+
+/// Bytes of a request besides what varies in length: names, separators, a
+/// timestamp, a length.
+const FRAME_BYTES: usize = 160;
 
 /// An endpoint's request parts and keys.
 pub struct Prepared {
     route: Route,
-    /// For HTTP/1.1: path and query alone.
-    origin_form: Uri,
-    host: HeaderValue,
+    /// What every HTTP/1.1 request begins with: its first line and the fields
+    /// that are always the same.
+    beginning: Vec<u8>,
     custom: Vec<(HeaderName, HeaderValue)>,
     signer: Signer,
     /// Length of the signature header, which is the same for all attempts.
@@ -51,6 +55,14 @@ pub struct Prepared {
     connect_timeout: Duration,
     timeout: Duration,
     valid_until: Option<Timestamp>,
+}
+
+/// An HTTP/1.1 request as it goes over the wire.
+pub(super) struct Message {
+    /// The head, and a short body.
+    head: Vec<u8>,
+    /// A long one, uncopied.
+    body: Bytes,
 }
 
 /// An event's body on its way out, in pieces so that a connection's buffer
@@ -129,10 +141,19 @@ impl Prepared {
             value.set_sensitive(true);
             Ok((name, value))
         });
+        let custom = custom.collect::<Result<Vec<_>, Unusable>>()?;
+        // Nothing but a URI and a host can stand there.
+        let path: Uri = target.path_and_query().parse()?;
+        let host = HeaderValue::try_from(target.authority())?;
+        let mut beginning = format!("POST {path} HTTP/1.1\r\n").into_bytes();
+        field(&mut beginning, HOST.as_str(), host.as_bytes());
+        field(&mut beginning, USER_AGENT.as_str(), AGENT.as_bytes());
+        for (name, value) in &custom {
+            field(&mut beginning, name.as_str(), value.as_bytes());
+        }
         Ok(Self {
-            origin_form: target.path_and_query().parse()?,
-            host: HeaderValue::try_from(target.authority())?,
-            custom: custom.collect::<Result<_, Unusable>>()?,
+            beginning,
+            custom,
             signer,
             signature_bytes: probe.len(),
             connect_timeout: endpoint.connect_timeout,
@@ -148,21 +169,61 @@ impl Prepared {
         })
     }
 
-    /// The signed request of one attempt made at `now`. Refuses an event whose
-    /// id cannot be sent, which [`Event::check`] lets nobody make.
+    /// The signed HTTP/1.1 request of one attempt made at `now`. Refuses an
+    /// event whose id cannot be sent, which [`Event::check`] lets nobody make.
+    pub(super) fn message(&self, event: &Event, now: Timestamp) -> Result<Message, Failure> {
+        let id: &[u8] = event.id.as_bytes();
+        if !is_field_value(id) {
+            return Err(Failure::of(Cause::InvalidEndpoint));
+        }
+        let content_type =
+            Some(&*event.content_type).filter(|text| is_field_value(text.as_bytes()));
+        let content_type = content_type.unwrap_or(OCTETS).as_bytes();
+        let body = &event.body;
+        let is_short = body.len() <= WRITE_BYTES_MAX;
+        let varying = content_type.len() + id.len() + self.signature_bytes;
+        let copied = if is_short { body.len() } else { 0 };
+        let bytes = self.beginning.len() + FRAME_BYTES + varying + copied;
+        let seconds = now.as_secs();
+        let mut head = Vec::with_capacity(bytes);
+        head.extend_from_slice(&self.beginning);
+        field(&mut head, CONTENT_TYPE.as_str(), content_type);
+        field(
+            &mut head,
+            CONTENT_LENGTH.as_str(),
+            itoa::Buffer::new().format(body.len()).as_bytes(),
+        );
+        field(&mut head, WEBHOOK_ID.as_str(), id);
+        field(
+            &mut head,
+            WEBHOOK_TIMESTAMP.as_str(),
+            itoa::Buffer::new().format(seconds).as_bytes(),
+        );
+        head.extend_from_slice(WEBHOOK_SIGNATURE.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        self.signer.sign_into(id, seconds, body, &mut head);
+        head.extend_from_slice(b"\r\n\r\n");
+        head.extend_from_slice(&body[..copied]);
+        Ok(Message {
+            head,
+            body: if is_short { Bytes::new() } else { body.clone() },
+        })
+    }
+
+    /// The signed HTTP/2 request of one attempt made at `now`. Refuses as
+    /// [`message`](Self::message) does.
     pub(super) fn request(
         &self,
         event: &Event,
         now: Timestamp,
-        http2: bool,
     ) -> Result<Request<Payload>, Failure> {
         let mut headers = HeaderMap::with_capacity(HEADERS + self.custom.len());
-        if !http2 {
-            headers.insert(HOST, self.host.clone());
-        }
         headers.insert(USER_AGENT, AGENT);
         let content_type = shared(event.content_type.as_bytes());
-        headers.insert(CONTENT_TYPE, content_type.unwrap_or(OCTETS));
+        headers.insert(
+            CONTENT_TYPE,
+            content_type.unwrap_or(HeaderValue::from_static(OCTETS)),
+        );
         if event.body.is_empty() {
             // For a body that is not empty the library says how long it is.
             headers.insert(CONTENT_LENGTH, ZERO);
@@ -184,14 +245,30 @@ impl Prepared {
         });
         *request.method_mut() = Method::POST;
         *request.headers_mut() = headers;
-        if http2 {
-            // Its pseudo-headers are made from it.
-            *request.uri_mut() = self.route.url.clone();
-            *request.version_mut() = Version::HTTP_2;
-        } else {
-            *request.uri_mut() = self.origin_form.clone();
-        }
+        // Its pseudo-headers are made from it.
+        *request.uri_mut() = self.route.url.clone();
+        *request.version_mut() = Version::HTTP_2;
         Ok(request)
+    }
+}
+
+impl Message {
+    /// These bytes and nothing else.
+    #[cfg(test)]
+    pub(super) fn whole(bytes: &[u8]) -> Self {
+        Self {
+            head: bytes.to_vec(),
+            body: Bytes::new(),
+        }
+    }
+
+    /// What is left to send when so many bytes are sent, or the first part of
+    /// it.
+    pub(super) fn rest(&self, sent: usize) -> &[u8] {
+        match sent.checked_sub(self.head.len()) {
+            None => &self.head[sent..],
+            Some(sent) => &self.body[sent..],
+        }
     }
 }
 
@@ -217,6 +294,21 @@ impl Body for Payload {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(u64::try_from(self.rest.len()).unwrap_or(u64::MAX))
     }
+}
+
+/// Adds a field's line.
+fn field(head: &mut Vec<u8>, name: &str, value: &[u8]) {
+    head.extend_from_slice(name.as_bytes());
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value);
+    head.extend_from_slice(b"\r\n");
+}
+
+/// Whether bytes can stand in a field, and end there (RFC 9110, section 5.5).
+fn is_field_value(bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .all(|&byte| byte == b'\t' || byte >= 0x20 && byte != 0x7f)
 }
 
 /// A header value over the same bytes, uncopied; `None` if they cannot be one.

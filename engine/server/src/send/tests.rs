@@ -205,7 +205,7 @@ async fn open(egress: &Egress, prepared: &Prepared) -> Result<Connection, Failur
 async fn send(connection: &mut Connection, prepared: &Prepared) -> Option<Attempted> {
     let event = event("{}");
     connection
-        .attempt(prepared, &event, 1, NOW, soon(10_000))
+        .attempt(prepared, &event, NOW, soon(10_000))
         .await
 }
 
@@ -268,7 +268,7 @@ fn a_body_of_any_size_arrives_byte_for_byte() {
         for size in [0, 1, 16 * 1024, 16 * 1024 + 1, 1024 * 1024] {
             let body: Vec<u8> = (0..size).map(|n| u8::try_from(n % 251).unwrap()).collect();
             let event = event(body.clone());
-            let attempt = connection.attempt(&prepared, &event, 1, NOW, soon(10_000));
+            let attempt = connection.attempt(&prepared, &event, NOW, soon(10_000));
             assert_eq!(attempt.await.unwrap().outcome.status, Some(200), "{size}");
             assert!(connection.reusable(Instant::now()), "{size}");
             let got = got.borrow_mut().pop().unwrap();

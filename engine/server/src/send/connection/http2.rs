@@ -5,18 +5,29 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http::Request;
+use http::header::RETRY_AFTER;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use posthaste_core::limits::{
-    HEAD_BYTES_MAX, HTTP2_CONNECTION_WINDOW, HTTP2_RESETS_MAX, HTTP2_STREAM_WINDOW,
+    BODY_TIME_MAX, EXCERPT_BYTES_MAX, HEAD_BYTES_MAX, HTTP2_CONNECTION_WINDOW, HTTP2_RESETS_MAX,
+    HTTP2_STREAM_WINDOW,
 };
+use posthaste_core::outcome::{Cause, Outcome};
+use posthaste_core::time::Timestamp;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
-use super::{Broken, Io};
+use super::Broken;
+use crate::send::Attempted;
+use crate::send::dial::Stream;
+use crate::send::failure::{exchange_cause, unprocessed};
+use crate::send::meter::{Meter, Metered};
 use crate::send::prepared::Payload;
 
 /// How long a peer may be silent while it owes a response before it is asked
@@ -67,7 +78,7 @@ where
 }
 
 impl Http2 {
-    pub(super) async fn open(io: Io) -> hyper::Result<Self> {
+    pub(super) async fn open(io: TokioIo<Metered<Stream>>) -> hyper::Result<Self> {
         let tasks = Rc::new(Tasks::default());
         let spawner = Spawner(Rc::downgrade(&tasks));
         let (sender, driver) = Builder::new(spawner.clone())
@@ -119,11 +130,67 @@ impl Http2 {
         }
     }
 
-    pub(super) async fn send(
+    /// Sends a request and reads its response, the body within a bound of its
+    /// own: the verdict falls with the head.
+    pub(super) async fn attempt(
         &mut self,
         request: Request<Payload>,
-    ) -> Result<Response<Incoming>, Broken> {
-        let response = self.sender.try_send_request(request);
-        response.await.map_err(Broken::from)
+        now: Timestamp,
+        deadline: Instant,
+        meter: &Meter,
+    ) -> Result<Attempted, Broken> {
+        let response = match timeout_at(deadline, self.sender.try_send_request(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(unsent)) => {
+                self.retire();
+                let taken = unsent.message().is_none();
+                return Err(broken(taken, &unsent.into_error(), meter));
+            }
+            Err(_) => {
+                self.retire();
+                return Err(Broken::of(Cause::TimeoutHeaders));
+            }
+        };
+        let asked = response.headers().get(RETRY_AFTER);
+        let asked = asked.and_then(|value| value.to_str().ok());
+        let outcome = Outcome::response(response.status().as_u16(), asked, now);
+        let excerpt = self.read(response.into_body(), deadline).await;
+        Ok(Attempted { outcome, excerpt })
     }
+
+    /// Reads a body to its end and keeps its beginning. A connection whose body
+    /// has no end in time and size is given up; the verdict is out already.
+    async fn read(&self, mut body: Incoming, deadline: Instant) -> Bytes {
+        if body.is_end_stream() {
+            return Bytes::new();
+        }
+        let until = deadline.min(Instant::now() + BODY_TIME_MAX);
+        let mut excerpt = Vec::new();
+        let ended = timeout_at(until, async {
+            while let Some(frame) = body.frame().await {
+                let Ok(frame) = frame else { return false };
+                if let Ok(data) = frame.into_data() {
+                    let room = EXCERPT_BYTES_MAX - excerpt.len();
+                    excerpt.extend_from_slice(&data[..data.len().min(room)]);
+                }
+            }
+            true
+        });
+        if !ended.await.unwrap_or(false) {
+            self.retire();
+        }
+        excerpt.into()
+    }
+}
+
+/// What a request without a response came to.
+fn broken(taken: bool, error: &hyper::Error, meter: &Meter) -> Broken {
+    if !taken || unprocessed(error) {
+        tracing::debug!(%error, "the connection was closed before the request");
+        return Broken::unsent();
+    }
+    let cause = exchange_cause(error, meter);
+    let detail = std::error::Error::source(error).map(ToString::to_string);
+    tracing::debug!(%error, detail, cause = cause.code(), "no response");
+    Broken::of(cause)
 }
