@@ -6,11 +6,13 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use posthaste_proto as proto;
 
+use crate::endpoint::Endpoint;
 use crate::event::{Event, JSON, Origin};
 use crate::id::{DeliveryId, EndpointId};
-use crate::limits::DELIVERY_AGE_MAX;
+use crate::limits::{DELIVERY_AGE_MAX, STANDARD_POLICY};
 use crate::outcome::Outcome;
 use crate::registry::EndpointIx;
+use crate::retry::{Policies, Rules};
 use crate::time::Timestamp;
 
 /// The duty to bring one event to one endpoint.
@@ -91,6 +93,15 @@ impl From<Ticket> for Closed {
             offset: ticket.offset,
         }
     }
+}
+
+/// What holds for a failed attempt at an endpoint; at one that is gone, what
+/// holds for an endpoint that says nothing.
+pub fn rules_of<'a>(endpoint: Option<&Endpoint>, policies: &'a Policies) -> Rules<'a> {
+    endpoint.map_or_else(
+        || policies.rules(STANDARD_POLICY, false),
+        |endpoint| policies.rules(&endpoint.retry_policy, endpoint.fail_fast_4xx),
+    )
 }
 
 /// The id of the delivery of one source record to one endpoint: the same

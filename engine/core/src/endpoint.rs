@@ -11,12 +11,9 @@ use crate::filter::TypePattern;
 use crate::id::EndpointId;
 use crate::limits::{
     CONNECT_TIMEOUT_DEFAULT, EVENT_TYPES_MAX, HEADERS_BYTES_MAX, IN_FLIGHT_DEFAULT, IN_FLIGHT_MAX,
-    SECRETS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX,
+    SECRETS_MAX, STANDARD_POLICY, TIMEOUT_DEFAULT, TIMEOUT_MAX,
 };
 use crate::time::Timestamp;
-
-/// The retry policy of an endpoint that names none.
-pub const STANDARD_POLICY: &str = "standard";
 
 /// An endpoint as the registry holds it. Its URL is read by the sender, at
 /// attempt time, so that a backlog follows a changed URL.
@@ -46,6 +43,10 @@ pub struct Endpoint {
     pub timeout: Duration,
     /// Offer HTTP/2 by ALPN.
     pub http2: bool,
+    /// Names the schedule of its retries. The configuration may not know it.
+    pub retry_policy: String,
+    /// Give up at once when the receiver answers 400, 404, 405, 413, 415 or 422.
+    pub fail_fast_4xx: bool,
     /// Takes no deliveries.
     pub disabled: bool,
     /// Every delivery goes through the lane.
@@ -139,19 +140,16 @@ impl Endpoint {
             connect_timeout: millis_or(record.connect_timeout_ms, CONNECT_TIMEOUT_DEFAULT),
             timeout: millis_or(record.timeout_ms, TIMEOUT_DEFAULT),
             http2: record.http2,
+            retry_policy: if record.retry_policy.is_empty() {
+                STANDARD_POLICY.to_owned()
+            } else {
+                record.retry_policy
+            },
+            fail_fast_4xx: record.fail_fast_4xx,
             disabled: record.disabled,
             owned: record.owned,
             created_at: Timestamp::from_millis(record.created_at_ms),
         };
-        if !matches!(record.retry_policy.as_str(), "" | STANDARD_POLICY) {
-            return Err(error(
-                "retry_policy",
-                format!(
-                    "`{}` is unknown: expected `{STANDARD_POLICY}`",
-                    record.retry_policy
-                ),
-            ));
-        }
         endpoint.check()?;
         Ok(endpoint)
     }
@@ -179,7 +177,8 @@ impl Endpoint {
             connect_timeout_ms: millis(self.connect_timeout),
             timeout_ms: millis(self.timeout),
             http2: self.http2,
-            retry_policy: STANDARD_POLICY.to_owned(),
+            retry_policy: self.retry_policy.clone(),
+            fail_fast_4xx: self.fail_fast_4xx,
             disabled: self.disabled,
             created_at_ms: self.created_at.as_millis(),
             owned: self.owned,
@@ -352,9 +351,15 @@ mod tests {
         let endpoint = Endpoint::from_proto(sample(1, "acme", &["invoice.*"])).unwrap();
         assert_eq!(endpoint.max_in_flight, IN_FLIGHT_DEFAULT);
         assert_eq!(endpoint.timeout, TIMEOUT_DEFAULT);
+        assert_eq!(endpoint.retry_policy, STANDARD_POLICY);
         assert!(endpoint.wants("invoice.paid") && !endpoint.wants("order.paid"));
         let again = Endpoint::from_proto(endpoint.to_proto()).unwrap();
         assert_eq!(again.to_proto(), endpoint.to_proto());
+        // Which policies there are is the configuration's matter.
+        let mut record = sample(1, "acme", &[]);
+        (record.retry_policy, record.fail_fast_4xx) = ("fast".into(), true);
+        let again = Endpoint::from_proto(record).unwrap().to_proto();
+        assert_eq!((&*again.retry_policy, again.fail_fast_4xx), ("fast", true));
     }
 
     #[test]
@@ -366,10 +371,6 @@ mod tests {
         assert_eq!(
             refused(|e| e.event_types = vec!["a..b".into()]).param,
             "event_types"
-        );
-        assert_eq!(
-            refused(|e| e.retry_policy = "none".into()).param,
-            "retry_policy"
         );
         let header = |name: &str, value: &'static [u8]| proto::Header {
             name: name.into(),

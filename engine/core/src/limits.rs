@@ -169,6 +169,19 @@ pub const SIGNATURES_READ_MAX: usize = 16;
 /// (Standard Webhooks reference libraries); further off is refused.
 pub const SIGNATURE_TOLERANCE: Duration = Duration::from_secs(300);
 
+/// The retry policy of an endpoint that names none.
+pub const STANDARD_POLICY: &str = "standard";
+/// Retry policies a configuration may define; with more it is refused.
+pub const RETRY_POLICIES_MAX: usize = 100;
+/// Longest name of one.
+pub const POLICY_NAME_BYTES_MAX: usize = 128;
+/// Gaps of one; with more it is refused.
+pub const RETRY_GAPS_MAX: usize = 30;
+/// Shortest gap: a shorter one is no pause to a receiver that fails.
+pub const RETRY_GAP_MIN: Duration = Duration::from_secs(1);
+/// Longest gap.
+pub const RETRY_GAP_MAX: Duration = Duration::from_secs(24 * 3_600);
+
 /// Age at which a delivery is given up, counted from its first attempt.
 pub const DELIVERY_AGE_MAX: Duration = Duration::from_secs(72 * 3_600);
 /// Longest Retry-After that is honoured.
@@ -207,6 +220,9 @@ pub const OWNER_OUTSTANDING_MAX: usize = 64;
 pub const OWNER_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 const _: () = {
+    assert!(RETRY_GAP_MIN.as_millis() <= RETRY_GAP_MAX.as_millis());
+    assert!(RETRY_GAP_MAX.as_millis() <= DELIVERY_AGE_MAX.as_millis());
+    assert!(RETRY_AFTER_MAX.as_millis() <= DELIVERY_AGE_MAX.as_millis());
     assert!(SOURCE_SPAN_MAX <= COMMIT_SPAN_MAX);
     assert!(PACE_MIN <= SHARD_IN_FLIGHT_MAX);
     assert!(PACE_LATE_MS < PACE_QUICK_MS);

@@ -120,6 +120,13 @@ impl Outcome {
         }
     }
 
+    /// Whether it counts as an attempt of the delivery's schedule. A failure on
+    /// our side, or one the wall forbids, says nothing about the receiver.
+    pub fn counts(&self) -> bool {
+        self.cause
+            .is_none_or(|cause| matches!(cause.blame(), Blame::Receiver | Blame::Network))
+    }
+
     /// Of an attempt that got no response.
     pub fn failed(cause: Cause) -> Self {
         Self {
@@ -237,12 +244,20 @@ mod tests {
             assert_eq!(of(status), (Verdict::Delivered, None));
         }
         for (status, code) in [
-            (301, "redirect_not_followed"),
+            (300, "redirect_not_followed"),
+            (399, "redirect_not_followed"),
             (400, "http_4xx"),
-            (404, "http_4xx"),
+            (401, "http_4xx"),
+            (408, "http_4xx"),
+            (409, "http_4xx"),
+            (411, "http_4xx"),
+            (425, "http_4xx"),
             (429, "rate_limited"),
+            (499, "http_4xx"),
             (500, "http_5xx"),
+            (501, "http_5xx"),
             (503, "http_5xx"),
+            (599, "http_5xx"),
             (101, "invalid_response"),
             (600, "invalid_response"),
             (999, "invalid_response"),
@@ -256,17 +271,51 @@ mod tests {
     fn retry_after_is_read_where_it_may_be_asked() {
         let of = |status, text| Outcome::response(status, Some(text), NOW).retry_after;
         let seconds = |n| Some(Duration::from_secs(n));
-        assert_eq!(of(503, "120"), seconds(120));
-        assert_eq!(of(429, " 7 "), seconds(7));
-        assert_eq!(of(429, "999999999"), seconds(24 * 3_600));
-        // RFC 9110's own example date, 77 s after `NOW`.
-        assert_eq!(of(503, "Sun, 06 Nov 1994 08:49:37 GMT"), seconds(77));
-        assert_eq!(of(503, "Sat, 06 Nov 1993 08:49:37 GMT"), seconds(0));
-        for bad in ["", "-1", "1.5", "1e3", "soon", "9999999999", "+3"] {
-            assert_eq!(of(503, bad), None, "{bad}");
+        let day = 24 * 3_600;
+        for status in [429, 502, 503, 504] {
+            for (text, asked) in [
+                ("120", 120),
+                (" 7 ", 7),
+                ("0", 0),
+                ("86399", day - 1),
+                ("86400", day),
+                ("86401", day),
+                ("999999999", day),
+                // RFC 9110's own example date, 77 s after `NOW`.
+                ("Sun, 06 Nov 1994 08:49:37 GMT", 77),
+                ("Sun, 06 Nov 1994 08:48:20 GMT", 0),
+                ("Sun, 06 Nov 1994 08:48:21 GMT", 1),
+                ("Sat, 06 Nov 1993 08:49:37 GMT", 0),
+                ("Mon, 07 Nov 1994 08:48:19 GMT", day - 1),
+                ("Mon, 07 Nov 1994 08:48:20 GMT", day),
+                ("Mon, 07 Nov 1994 08:48:21 GMT", day),
+                ("Fri, 31 Dec 9999 23:59:59 GMT", day),
+            ] {
+                assert_eq!(of(status, text), seconds(asked), "{status} {text}");
+            }
+            for bad in ["", "-1", "1.5", "1e3", "soon", "9999999999", "+3"] {
+                assert_eq!(of(status, bad), None, "{status} {bad}");
+            }
         }
-        for status in [200, 301, 400, 500, 410] {
+        for status in (200..600).filter(|s| !matches!(s, 429 | 502..=504)) {
             assert_eq!(of(status, "120"), None, "{status}");
+        }
+    }
+
+    #[test]
+    fn only_what_the_receiver_or_the_way_to_it_did_counts() {
+        for status in [200, 301, 400, 410, 429, 500, 600] {
+            assert!(Outcome::response(status, None, NOW).counts(), "{status}");
+        }
+        for cause in [Cause::DnsError, Cause::TlsError, Cause::TimeoutConnect] {
+            assert!(Outcome::failed(cause).counts(), "{cause:?}");
+        }
+        for cause in [
+            Cause::EgressError,
+            Cause::BlockedAddress,
+            Cause::InvalidEndpoint,
+        ] {
+            assert!(!Outcome::failed(cause).counts(), "{cause:?}");
         }
     }
 }

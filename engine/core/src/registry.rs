@@ -275,9 +275,14 @@ impl Registry {
             .filter_map(|&ix| self.endpoint(ix))
     }
 
+    /// All endpoints, in the order this process met them.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.slots.iter().filter_map(|slot| slot.endpoint.as_ref())
+    }
+
     /// How many endpoints exist.
     pub fn len(&self) -> usize {
-        self.slots.iter().filter(|s| s.endpoint.is_some()).count()
+        self.endpoints().count()
     }
 
     /// Whether no endpoint exists.

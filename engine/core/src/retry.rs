@@ -1,7 +1,13 @@
 //! When a failed delivery is tried again, and when it is given up.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::limits::{
+    DELIVERY_AGE_MAX, POLICY_NAME_BYTES_MAX, RETRY_GAP_MAX, RETRY_GAP_MIN, RETRY_GAPS_MAX,
+    RETRY_POLICIES_MAX, STANDARD_POLICY,
+};
 use crate::outcome::{Outcome, Verdict};
 use crate::rng::Rng;
 use crate::time::Timestamp;
@@ -14,10 +20,85 @@ const FINAL_MARGIN: Duration = Duration::from_secs(5 * 60);
 /// a receiver that restarts should not meet them early.
 const GAPS_NEVER_SHORTENED: usize = 2;
 
+/// Pause after a failure of our own, which says nothing about the receiver:
+/// long enough not to be a burden, short beside the 72 h it may go on.
+const OWN_FAILURE_PAUSE: Duration = Duration::from_secs(60);
+/// … and up to this much on top, so that what failed together comes apart.
+const OWN_FAILURE_SPREAD: Duration = Duration::from_secs(30);
+
+/// Statuses that say the same of every attempt: the request as it is will not
+/// be taken. Not 401 and 403, which a mended credential cures.
+const REJECTIONS: [u16; 6] = [400, 404, 405, 413, 415, 422];
+
 /// Pauses between attempts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    gaps: &'static [Duration],
+    gaps: Cow<'static, [Duration]>,
+}
+
+/// The policies endpoints can name.
+#[derive(Debug, Clone)]
+pub struct Policies {
+    standard: Policy,
+    named: BTreeMap<String, Policy>,
+}
+
+/// What holds for one endpoint's failed attempts.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// When to try again.
+    pub policy: &'a Policy,
+    /// Give up at once when the receiver answers 400, 404, 405, 413, 415 or 422.
+    pub fail_fast_4xx: bool,
+}
+
+/// Why a policy cannot be defined.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// The name is none.
+    #[error(
+        "`{}`: expected a name of 1 to {POLICY_NAME_BYTES_MAX} characters: visible ASCII \
+         without `/`", .0.escape_default()
+    )]
+    Name(String),
+    /// The name is taken.
+    #[error("`{STANDARD_POLICY}` is built in: expected another name")]
+    BuiltIn,
+    /// There are too many.
+    #[error("expected at most {RETRY_POLICIES_MAX} policies")]
+    TooMany,
+    /// It has too many gaps, or none.
+    #[error("`{name}` has {count} gaps: expected 1 to {RETRY_GAPS_MAX}")]
+    Count {
+        /// The policy.
+        name: String,
+        /// How many.
+        count: usize,
+    },
+    /// A gap is too short or too long.
+    #[error(
+        "`{name}`, gap {number}: {gap:?}: expected {RETRY_GAP_MIN:?} to {} hours",
+        RETRY_GAP_MAX.as_secs() / 3_600
+    )]
+    Gap {
+        /// The policy.
+        name: String,
+        /// Which, from 1.
+        number: usize,
+        /// How long it is.
+        gap: Duration,
+    },
+    /// The last attempt would come when the delivery is given up already.
+    #[error(
+        "`{name}` takes {sum:?}: expected at most {} hours",
+        DELIVERY_AGE_MAX.as_secs() / 3_600
+    )]
+    Sum {
+        /// The policy.
+        name: String,
+        /// All its gaps together.
+        sum: Duration,
+    },
 }
 
 /// What to do after a failed attempt.
@@ -25,6 +106,8 @@ pub struct Policy {
 pub enum Decision {
     /// Try again then.
     RetryAt(Timestamp),
+    /// Try again then, and do not count the attempt: it failed on our side.
+    PauseUntil(Timestamp),
     /// Never again: it becomes a dead letter.
     GiveUp(GiveUpCause),
 }
@@ -38,6 +121,8 @@ pub enum GiveUpCause {
     Expired,
     /// The receiver said so (410).
     Gone,
+    /// The receiver refused it, and the endpoint asks to fail fast.
+    Rejected,
 }
 
 /// Standard Webhooks' table ("Deliverability and reliability"), its last gap
@@ -57,15 +142,86 @@ const STANDARD: [Duration; 9] = [
 
 impl Policy {
     /// The schedule of an endpoint that names none.
-    pub fn standard() -> Self {
-        Self { gaps: &STANDARD }
+    pub const fn standard() -> Self {
+        Self {
+            gaps: Cow::Borrowed(&STANDARD),
+        }
+    }
+}
+
+impl Default for Policies {
+    /// `standard` alone.
+    fn default() -> Self {
+        Self {
+            standard: Policy::standard(),
+            named: BTreeMap::new(),
+        }
+    }
+}
+
+impl Policies {
+    /// Adds a policy of that name with these gaps.
+    ///
+    /// # Errors
+    /// The first bound it does not keep to.
+    pub fn define(&mut self, name: &str, gaps: Vec<Duration>) -> Result<(), PolicyError> {
+        let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+        let fits = (1..=POLICY_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed);
+        let name = name.to_owned();
+        if !fits {
+            return Err(PolicyError::Name(name));
+        }
+        if name == STANDARD_POLICY {
+            return Err(PolicyError::BuiltIn);
+        }
+        if self.named.len() >= RETRY_POLICIES_MAX {
+            return Err(PolicyError::TooMany);
+        }
+        let count = gaps.len();
+        if !(1..=RETRY_GAPS_MAX).contains(&count) {
+            return Err(PolicyError::Count { name, count });
+        }
+        let out_of_bounds = |gap: &Duration| !(RETRY_GAP_MIN..=RETRY_GAP_MAX).contains(gap);
+        if let Some(place) = gaps.iter().position(out_of_bounds) {
+            let (number, gap) = (place + 1, gaps[place]);
+            return Err(PolicyError::Gap { name, number, gap });
+        }
+        let sum: Duration = gaps.iter().sum();
+        if sum > DELIVERY_AGE_MAX {
+            return Err(PolicyError::Sum { name, sum });
+        }
+        let gaps = Cow::Owned(gaps);
+        self.named.insert(name, Policy { gaps });
+        Ok(())
     }
 
+    /// Whether there is one of that name.
+    pub fn knows(&self, name: &str) -> bool {
+        name == STANDARD_POLICY || self.named.contains_key(name)
+    }
+
+    /// All names, `standard` first.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(STANDARD_POLICY).chain(self.named.keys().map(String::as_str))
+    }
+
+    /// The rules of an endpoint that names this policy. Under a name that is
+    /// not known, such as one the operator took back, `standard` holds: nothing
+    /// is lost for it.
+    pub fn rules(&self, name: &str, fail_fast_4xx: bool) -> Rules<'_> {
+        Rules {
+            policy: self.named.get(name).unwrap_or(&self.standard),
+            fail_fast_4xx,
+        }
+    }
+}
+
+impl Rules<'_> {
     /// What follows the `attempts`-th attempt, which failed. Jitter is ±20 %,
     /// never below the table for the first two gaps; a longer `Retry-After`
     /// wins, with up to 10 % on top.
     pub fn decide(
-        &self,
+        self,
         attempts: u32,
         outcome: &Outcome,
         now: Timestamp,
@@ -75,8 +231,21 @@ impl Policy {
         if outcome.verdict == Verdict::Gone {
             return Decision::GiveUp(GiveUpCause::Gone);
         }
+        let refused = outcome.status.is_some_and(|s| REJECTIONS.contains(&s));
+        if self.fail_fast_4xx && refused {
+            return Decision::GiveUp(GiveUpCause::Rejected);
+        }
+        let last = deadline.as_millis().saturating_sub(millis(FINAL_MARGIN));
+        let last = Timestamp::from_millis(last);
+        if !outcome.counts() {
+            let pause = OWN_FAILURE_PAUSE + part_of(OWN_FAILURE_SPREAD, rng);
+            return match now >= last {
+                true => Decision::GiveUp(GiveUpCause::Expired),
+                false => Decision::PauseUntil(now.after(pause).min(last)),
+            };
+        }
         let place = usize::try_from(attempts.saturating_sub(1)).unwrap_or(usize::MAX);
-        let Some(&gap) = self.gaps.get(place) else {
+        let Some(&gap) = self.policy.gaps.get(place) else {
             return Decision::GiveUp(GiveUpCause::Exhausted);
         };
         let fifth = gap / 5;
@@ -89,8 +258,6 @@ impl Policy {
         let asked = outcome
             .retry_after
             .map_or(Duration::ZERO, |span| span + part_of(span / 10, rng));
-        let last = deadline.as_millis().saturating_sub(millis(FINAL_MARGIN));
-        let last = Timestamp::from_millis(last);
         if now >= last {
             return Decision::GiveUp(GiveUpCause::Expired);
         }
@@ -105,6 +272,7 @@ impl GiveUpCause {
             Self::Exhausted => "every attempt of the retry schedule failed",
             Self::Expired => "the delivery is older than 72 hours",
             Self::Gone => "the endpoint answered 410 Gone",
+            Self::Rejected => "the endpoint refused it and asks not to be tried again",
         }
     }
 }
@@ -118,115 +286,4 @@ fn millis(span: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::limits::DELIVERY_AGE_MAX;
-    use crate::outcome::Cause;
-
-    const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-
-    fn failed() -> Outcome {
-        Outcome::failed(Cause::ConnectionRefused)
-    }
-
-    #[test]
-    fn the_table_ends_at_71_hours_35_minutes() {
-        let sum: Duration = STANDARD.iter().sum();
-        assert_eq!(sum.as_secs() / 60, 71 * 60 + 35);
-    }
-
-    #[test]
-    fn every_gap_is_within_jitter_and_the_last_before_the_deadline() {
-        let policy = Policy::standard();
-        for seed in 0..500 {
-            let mut rng = Rng::new(seed);
-            let mut now = START;
-            let deadline = START.after(DELIVERY_AGE_MAX);
-            for attempts in 1..=9 {
-                let gap = STANDARD[attempts - 1];
-                let number = u32::try_from(attempts).unwrap();
-                let decision = policy.decide(number, &failed(), now, deadline, &mut rng);
-                let Decision::RetryAt(due) = decision else {
-                    panic!("attempt {attempts}: {decision:?}");
-                };
-                let waited = due.since(now);
-                let clamped = due == Timestamp::from_millis(deadline.as_millis() - 300_000);
-                assert!(waited <= gap.mul_f64(1.2), "{attempts}: {waited:?}");
-                assert!(
-                    clamped || waited >= gap.mul_f64(0.8),
-                    "{attempts}: {waited:?}"
-                );
-                assert!(attempts > 2 || waited >= gap);
-                assert!(due < deadline);
-                now = due;
-            }
-            let end = policy.decide(10, &failed(), now, deadline, &mut rng);
-            assert_eq!(end, Decision::GiveUp(GiveUpCause::Exhausted));
-        }
-    }
-
-    #[test]
-    fn a_longer_retry_after_wins_and_a_shorter_one_does_not() {
-        let deadline = START.after(DELIVERY_AGE_MAX);
-        let of = |text, attempts, seed| {
-            let outcome = Outcome::response(503, Some(text), START);
-            let policy = Policy::standard();
-            match policy.decide(attempts, &outcome, START, deadline, &mut Rng::new(seed)) {
-                Decision::RetryAt(due) => due.since(START).as_secs(),
-                give_up @ Decision::GiveUp(_) => panic!("{give_up:?}"),
-            }
-        };
-        for seed in 0..100 {
-            assert!((60..=66).contains(&of("60", 1, seed)));
-            assert!((300..=360).contains(&of("1", 2, seed)));
-        }
-    }
-
-    #[test]
-    fn gone_and_too_old_are_given_up() {
-        let mut rng = Rng::new(1);
-        let policy = Policy::standard();
-        let deadline = START.after(DELIVERY_AGE_MAX);
-        let gone = Outcome::response(410, None, START);
-        assert_eq!(
-            policy.decide(1, &gone, START, deadline, &mut rng),
-            Decision::GiveUp(GiveUpCause::Gone)
-        );
-        assert_eq!(
-            policy.decide(3, &failed(), deadline, deadline, &mut rng),
-            Decision::GiveUp(GiveUpCause::Expired)
-        );
-    }
-
-    proptest::proptest! {
-        /// Whatever was asked and however late it is: never before its time,
-        /// never in the past, and with time left before the deadline.
-        #[test]
-        fn a_retry_is_neither_early_nor_too_late(
-            attempts in 0..12_u32,
-            age in 0..300_000_000_u64,
-            asked in proptest::option::of(0..200_000_u64),
-            seed in proptest::prelude::any::<u64>(),
-        ) {
-            let deadline = START.after(DELIVERY_AGE_MAX);
-            let now = START.after(Duration::from_millis(age));
-            let text = asked.map(|seconds| seconds.to_string());
-            let outcome = Outcome::response(503, text.as_deref(), now);
-            let decision = Policy::standard()
-                .decide(attempts, &outcome, now, deadline, &mut Rng::new(seed));
-            let last = deadline.as_millis() - millis(FINAL_MARGIN);
-            match decision {
-                Decision::RetryAt(due) => {
-                    assert!(now < due && due.as_millis() <= last);
-                    let asked = outcome.retry_after.unwrap_or_default();
-                    let early = due.since(now) < asked;
-                    assert!(!early || due.as_millis() == last, "{due:?} of {asked:?}");
-                }
-                Decision::GiveUp(GiveUpCause::Exhausted) => assert!(attempts > 9),
-                Decision::GiveUp(cause) => {
-                    assert!(cause == GiveUpCause::Expired && now.as_millis() >= last);
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -32,7 +32,7 @@ use crate::limits::{SHARD_IN_FLIGHT_MAX, SHARD_QUEUED_MAX, SHARD_UNACKED_BYTES_M
 use crate::outcome::Outcome;
 use crate::queue::Queue;
 use crate::registry::{EndpointIx, Registry};
-use crate::retry::Policy;
+use crate::retry::Policies;
 use crate::rng::Rng;
 use crate::time::Timestamp;
 
@@ -88,7 +88,7 @@ pub enum AppendKind {
 #[derive(Debug)]
 pub struct Shard {
     registry: Arc<Registry>,
-    policy: Policy,
+    policies: Arc<Policies>,
     rng: Rng,
     queues: Vec<Option<Box<Queue>>>,
     ring: VecDeque<EndpointIx>,
@@ -104,10 +104,10 @@ pub struct Shard {
 
 impl Shard {
     /// An empty shard.
-    pub fn new(registry: Arc<Registry>, policy: Policy, rng: Rng) -> Self {
+    pub fn new(registry: Arc<Registry>, policies: Arc<Policies>, rng: Rng) -> Self {
         Self {
             registry,
-            policy,
+            policies,
             rng,
             queues: Vec::new(),
             ring: VecDeque::new(),

@@ -160,8 +160,7 @@ impl Opened {
         let log = open_log(&config, &clock).await?;
         let event_partitions = verify_topics(&config, &*log).await?;
         let helpers_end = CancellationToken::new();
-        let endpoints =
-            Endpoints::open(Arc::clone(&log), &config.topics, helpers_end.clone()).await?;
+        let endpoints = Endpoints::open(Arc::clone(&log), &config, helpers_end.clone()).await?;
         Ok(Self {
             log,
             endpoints,
@@ -188,6 +187,7 @@ impl Opened {
                 log: Arc::clone(&self.log),
                 topics: self.config.topics.clone(),
                 registry: self.endpoints.registry(),
+                policies: Arc::clone(&self.config.retry_policies.0),
                 egress: Arc::clone(&self.egress),
                 clock: self.clock.clone(),
                 audit: self.config.audit,
@@ -326,6 +326,7 @@ impl Rooms<'_> {
             topics: config.topics.clone(),
             instance_id: config.instance_id.clone(),
             registry: self.endpoints.registry(),
+            policies: Arc::clone(&config.retry_policies.0),
             mailboxes,
             reports,
             clock: self.clock.clone(),

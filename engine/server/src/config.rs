@@ -1,5 +1,6 @@
 //! The configuration file, and what contradicts itself in it.
 
+mod policies;
 mod times;
 
 use std::path::{Path, PathBuf};
@@ -9,8 +10,9 @@ use bytestring::ByteString;
 use posthaste_core::limits::DELIVERY_AGE_MAX;
 use serde::Deserialize;
 
-pub use self::times::parse_duration;
-use self::times::{duration, parse_rfc3339};
+pub use self::policies::RetryPolicies;
+use self::times::duration;
+pub use self::times::{parse_duration, parse_rfc3339};
 use crate::log::{Cleanup, Start, TopicSpec};
 
 mod check;
@@ -32,6 +34,8 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// Where they may go.
     pub egress: EgressConfig,
+    /// Schedules of retries that endpoints can name.
+    pub retry_policies: RetryPolicies,
     /// The API's listener.
     pub http: HttpConfig,
     /// Which attempts are recorded.
@@ -214,6 +218,7 @@ impl Default for Config {
             topics: Topics::default(),
             ingest: IngestConfig::default(),
             egress: EgressConfig::default(),
+            retry_policies: RetryPolicies::default(),
             http: HttpConfig::default(),
             audit: AuditLevel::All,
             drain_deadline: Duration::from_secs(25),

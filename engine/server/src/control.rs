@@ -8,12 +8,13 @@ use bytes::Bytes;
 use posthaste_core::endpoint::Endpoint;
 use posthaste_core::id::EndpointId;
 use posthaste_core::registry::{Registry, Table, table_key};
+use posthaste_core::retry::Policies;
 use posthaste_proto::Record as _;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Topics;
+use crate::config::Config;
 use crate::log::{
     AppendError, GroupConsumer, GroupEvent, Log, LogError, NewRecord, Offset, TopicPartition,
 };
@@ -48,6 +49,9 @@ pub struct Feed {
     table: Table,
     registry: watch::Sender<Arc<Registry>>,
     folded: watch::Sender<Offset>,
+    policies: Arc<Policies>,
+    /// Endpoints whose policy is not known, as last counted.
+    strays: usize,
 }
 
 /// Why a command on the table failed.
@@ -66,11 +70,11 @@ impl Endpoints {
     /// instance has caught up.
     pub async fn open(
         log: Arc<dyn Log>,
-        topics: &Topics,
+        config: &Config,
         stop: CancellationToken,
     ) -> Result<Self, LogError> {
         let table = TopicPartition {
-            topic: topics.endpoints(),
+            topic: config.topics.endpoints(),
             partition: 0,
         };
         let (_, end) = log.bounds(&table).await?;
@@ -81,6 +85,8 @@ impl Endpoints {
             table: Table::default(),
             registry,
             folded,
+            policies: Arc::clone(&config.retry_policies.0),
+            strays: 0,
         };
         tokio::spawn(feed.run(stop));
         let mut endpoints = Self {
@@ -175,9 +181,32 @@ impl Feed {
         }
     }
 
+    /// Endpoints that name a policy this configuration does not define: the
+    /// standard one serves them.
+    fn count_strays(&mut self, registry: &Registry) {
+        let known = |endpoint: &&Arc<Endpoint>| self.policies.knows(&endpoint.retry_policy);
+        let (mut count, mut last) = (0, None);
+        for stray in registry.endpoints().filter(|endpoint| !known(endpoint)) {
+            count += 1;
+            last = Some(stray);
+        }
+        telemetry::unknown_policies(count);
+        if let Some(endpoint) = last.filter(|_| count > self.strays) {
+            tracing::warn!(
+                endpoints = count,
+                such_as = %endpoint.id,
+                retry_policy = endpoint.retry_policy,
+                "endpoints name a retry policy that is not in the configuration, `standard` serves \
+                 them"
+            );
+        }
+        self.strays = count;
+    }
+
     fn publish(&mut self, next: Offset) {
         let registry = self.table.snapshot();
         telemetry::endpoints(registry.len());
+        self.count_strays(&registry);
         self.registry.send_replace(registry);
         self.folded.send_replace(next);
     }

@@ -12,10 +12,11 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
-use posthaste_core::delivery::{Delivery, Report, ReportEnd};
+use posthaste_core::delivery::{Delivery, Report, ReportEnd, rules_of};
 use posthaste_core::lane::owner as lane;
 use posthaste_core::limits::{COMMIT_EVERY, OWNER_BODY_BYTES_MAX, PROGRESS_EVERY};
 use posthaste_core::registry::Registry;
+use posthaste_core::retry::Policies;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,8 @@ pub struct Parts {
     pub instance_id: String,
     /// The endpoints.
     pub registry: watch::Receiver<Arc<Registry>>,
+    /// What they can name for their retries.
+    pub policies: Arc<Policies>,
     /// One mailbox a shard.
     pub mailboxes: Vec<mpsc::Sender<Vec<Delivery>>>,
     /// What became of what was handed out.
@@ -65,6 +68,7 @@ pub struct OwnerRoom {
     consumer: Box<dyn GroupConsumer>,
     writer: Writer,
     registry: watch::Receiver<Arc<Registry>>,
+    policies: Arc<Policies>,
     mailboxes: Vec<mpsc::Sender<Vec<Delivery>>>,
     outbox: Vec<Vec<Delivery>>,
     reports: mpsc::Receiver<Vec<Report>>,
@@ -127,6 +131,7 @@ impl OwnerRoom {
                 parts.clock.clone(),
             ),
             registry: parts.registry,
+            policies: parts.policies,
             outbox: parts.mailboxes.iter().map(|_| Vec::new()).collect(),
             mailboxes: parts.mailboxes,
             reports: parts.reports,
@@ -244,17 +249,28 @@ impl OwnerRoom {
 
     fn report(&mut self, report: Report) {
         let ticket = report.ticket;
-        let Some(part) = self.parts.get_mut(&ticket.slot) else {
+        let Some(part) = self.parts.get(&ticket.slot) else {
             return;
         };
         if part.epoch.0 != ticket.epoch {
             return;
         }
+        self.came_back(ticket.slot, ticket.offset, report.end);
+    }
+
+    /// Tells a partition what became of a delivery it handed out.
+    fn came_back(&mut self, partition: u32, offset: u64, end: ReportEnd) {
+        let Some(part) = self.parts.get_mut(&partition) else {
+            return;
+        };
+        let registry = Arc::clone(&self.registry.borrow());
+        let known = part.owner.out_to(offset).and_then(|id| registry.index(id));
+        let endpoint = known.and_then(|ix| registry.endpoint(ix));
+        let rules = rules_of(endpoint.map(AsRef::as_ref), &self.policies);
         let mut actions = Vec::new();
-        let now = self.clock.now();
         part.owner
-            .report(ticket.offset, report.end, now, &mut actions);
-        self.act(ticket.slot, actions);
+            .report(offset, end, rules, self.clock.now(), &mut actions);
+        self.act(partition, actions);
     }
 
     fn written(&mut self, written: Written) {
@@ -315,13 +331,7 @@ impl OwnerRoom {
 
     /// It cannot be handed over just now: it comes round again.
     fn bounce(&mut self, partition: u32, offset: u64) {
-        let Some(part) = self.parts.get_mut(&partition) else {
-            return;
-        };
-        let mut actions = Vec::new();
-        part.owner
-            .report(offset, ReportEnd::Bounced, self.clock.now(), &mut actions);
-        self.act(partition, actions);
+        self.came_back(partition, offset, ReportEnd::Bounced);
     }
 
     fn tick(&mut self) {

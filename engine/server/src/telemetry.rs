@@ -139,6 +139,11 @@ pub const OWNER_DEAD: Metric = counted(
 /// Endpoints in the registry.
 pub const CONTROL_ENDPOINTS: Metric =
     gauged("posthaste_control_endpoints", "Endpoints in the registry.");
+/// Endpoints that name a retry policy this instance's configuration lacks.
+pub const CONTROL_UNKNOWN_POLICIES: Metric = gauged(
+    "posthaste_control_unknown_policy_endpoints",
+    "Endpoints whose retry policy is not in the configuration; `standard` serves them.",
+);
 /// Events taken by HTTP.
 pub const API_EVENTS: Metric = counted(
     "posthaste_api_events_total",
@@ -165,6 +170,7 @@ pub const NAMES: &[Metric] = &[
     OWNER_FACTS,
     OWNER_DEAD,
     CONTROL_ENDPOINTS,
+    CONTROL_UNKNOWN_POLICIES,
     API_EVENTS,
 ];
 
@@ -368,6 +374,11 @@ impl OwnerMetrics {
     pub fn dead(&self, cause: &'static str) {
         counter!(OWNER_DEAD.name, "cause" => cause).increment(1);
     }
+}
+
+/// So many endpoints name a retry policy that is not known.
+pub fn unknown_policies(count: usize) {
+    gauge!(CONTROL_UNKNOWN_POLICIES.name).set(level(count));
 }
 
 /// So many endpoints exist.

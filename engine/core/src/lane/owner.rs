@@ -19,7 +19,7 @@ use crate::delivery::ReportEnd;
 use crate::id::EndpointId;
 use crate::limits::{OWNER_OUTSTANDING_MAX, PROGRESS_ENTRIES_MAX};
 use crate::outcome::{Outcome, Verdict};
-use crate::retry::{Decision, GiveUpCause, Policy};
+use crate::retry::{Decision, GiveUpCause, Rules};
 use crate::rng::Rng;
 use crate::time::Timestamp;
 use crate::timers::Timers;
@@ -82,14 +82,13 @@ pub struct Owner {
     freed: Vec<EndpointId>,
     overlay: BTreeMap<u64, Overlay>,
     facts: Vec<Entry>,
-    policy: Policy,
     rng: Rng,
     draining: bool,
 }
 
 impl Owner {
     /// An owner that folds from `position` on.
-    pub fn new(position: u64, policy: Policy, rng: Rng) -> Self {
+    pub fn new(position: u64, rng: Rng) -> Self {
         Self {
             fold: Fold::new(position),
             claimed: None,
@@ -99,7 +98,6 @@ impl Owner {
             freed: Vec::new(),
             overlay: BTreeMap::new(),
             facts: Vec::new(),
-            policy,
             rng,
             draining: false,
         }
@@ -223,11 +221,20 @@ impl Owner {
         }
     }
 
-    /// A delivery that was handed out came back.
+    /// Whose delivery it is that is out for this offset.
+    pub fn out_to(&self, offset: u64) -> Option<EndpointId> {
+        match self.overlay.get(&offset) {
+            Some(&Overlay::Out(endpoint, _)) => Some(endpoint),
+            _ => None,
+        }
+    }
+
+    /// A delivery that was handed out came back; `rules` are its endpoint's.
     pub fn report(
         &mut self,
         offset: u64,
         end: ReportEnd,
+        rules: Rules<'_>,
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) {
@@ -244,7 +251,7 @@ impl Owner {
                     // The number it went out with: what another owner tried
                     // since does not make this attempt a later one.
                     let made = Owed { attempts, ..owed };
-                    self.attempted(offset, made, outcome, now, actions);
+                    self.attempted(offset, made, outcome, rules, now, actions);
                 }
             }
         }
@@ -260,6 +267,7 @@ impl Owner {
         offset: u64,
         owed: Owed,
         outcome: Outcome,
+        rules: Rules<'_>,
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) {
@@ -268,11 +276,10 @@ impl Owner {
             self.tell(Kind::Done, offset, attempts, None);
             return;
         }
-        let decision = self
-            .policy
-            .decide(attempts, &outcome, now, owed.deadline, &mut self.rng);
-        match decision {
+        match rules.decide(attempts, &outcome, now, owed.deadline, &mut self.rng) {
             Decision::RetryAt(due) => self.tell(Kind::Retry, offset, attempts, Some(due)),
+            // Nothing happened that the log should know.
+            Decision::PauseUntil(due) => self.timers.insert(due, offset),
             Decision::GiveUp(cause) => {
                 self.overlay.insert(offset, Overlay::Burying(owed.endpoint));
                 actions.push(Action::Bury {

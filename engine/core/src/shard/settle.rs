@@ -6,7 +6,7 @@ use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 
 use super::{Action, Append, AppendKind, Shard};
-use crate::delivery::{Delivery, Report, ReportEnd, Room, Ticket, Waiting, lane_record};
+use crate::delivery::{Delivery, Report, ReportEnd, Room, Ticket, Waiting, lane_record, rules_of};
 use crate::id::EndpointId;
 use crate::limits::DELIVERY_AGE_MAX;
 use crate::outcome::{Outcome, Verdict};
@@ -34,23 +34,22 @@ impl Shard {
         }
         let attempts = delivery.attempts + 1;
         let deadline = now.after(DELIVERY_AGE_MAX);
-        let decision = self
-            .policy
-            .decide(attempts, &outcome, now, deadline, &mut self.rng);
-        match decision {
-            Decision::RetryAt(due) => {
-                let waiting = Waiting {
-                    reason: proto::Reason::Retry,
-                    attempts,
-                    first_at: now,
-                    due: Some(due),
-                };
-                self.append_lane(delivery, waiting, Some(&outcome), actions);
-            }
+        let endpoint = self.registry.endpoint(delivery.endpoint);
+        let rules = rules_of(endpoint.map(AsRef::as_ref), &self.policies);
+        let (attempts, due) = match rules.decide(attempts, &outcome, now, deadline, &mut self.rng) {
+            Decision::RetryAt(due) => (attempts, due),
+            Decision::PauseUntil(due) => (delivery.attempts, due),
             Decision::GiveUp(cause) => {
-                self.append_dead(delivery, cause, &outcome, now, actions);
+                return self.append_dead(delivery, cause, &outcome, now, actions);
             }
-        }
+        };
+        let waiting = Waiting {
+            reason: proto::Reason::Retry,
+            attempts,
+            first_at: now,
+            due: Some(due),
+        };
+        self.append_lane(delivery, waiting, Some(&outcome), actions);
     }
 
     /// No room for it here and now.
@@ -188,6 +187,7 @@ impl From<GiveUpCause> for proto::DeadCause {
             GiveUpCause::Exhausted => Self::Exhausted,
             GiveUpCause::Expired => Self::Expired,
             GiveUpCause::Gone => Self::Gone,
+            GiveUpCause::Rejected => Self::Rejected,
         }
     }
 }

@@ -35,7 +35,7 @@ fn put(table: &mut Table, record: &proto::Endpoint) {
 }
 
 fn shard(registry: Arc<Registry>) -> Shard {
-    let mut shard = Shard::new(registry, Policy::standard(), Rng::new(7));
+    let mut shard = Shard::new(registry, Arc::default(), Rng::new(7));
     shard.pace = Pace::full();
     shard
 }
@@ -416,6 +416,45 @@ fn gone_becomes_a_dead_letter() {
         dead.delivery.map(|d| (d.attempt, d.last_status)),
         Some((1, 410))
     );
+}
+
+#[test]
+fn the_endpoints_own_rules_decide() {
+    let mut policies = Policies::default();
+    policies
+        .define("once", vec![Duration::from_secs(7)])
+        .unwrap();
+    let mut table = table(2, |number, endpoint| {
+        endpoint.fail_fast_4xx = number == 1;
+        endpoint.retry_policy = ["once", "of a newer configuration"][usize::from(number)].into();
+    });
+    let mut shard = Shard::new(table.snapshot(), Arc::new(policies), Rng::new(7));
+    let mut ends = |endpoint, outcome| {
+        let mut wanted = Wanted::default();
+        assert!(offer(&mut shard, delivery(endpoint, 1), START, &mut wanted));
+        let sent = wanted.sends.pop().unwrap();
+        finish(&mut shard, sent, outcome, START, &mut wanted);
+        wanted.appends.pop().unwrap()
+    };
+    let due = |append: Append| {
+        assert_eq!(append.kind, AppendKind::Lane(proto::Reason::Retry));
+        let record = proto::Deliver::from_value(&append.value).unwrap();
+        let waits = (record.due_ms - START.as_millis()) / 1_000;
+        (record.attempt, waits)
+    };
+    let of = |status| Outcome::response(status, None, START);
+    let (attempt, waits) = due(ends(0, of(404)));
+    assert!(attempt == 1 && (7..=8).contains(&waits), "{waits}");
+    let (attempt, waits) = due(ends(1, of(500)));
+    assert!(attempt == 1 && (5..=6).contains(&waits), "{waits}");
+    // Our own failure spends no attempt.
+    let (attempt, waits) = due(ends(0, Outcome::failed(Cause::BlockedAddress)));
+    assert!(attempt == 0 && (60..=90).contains(&waits), "{waits}");
+    let rejected = ends(1, of(404));
+    assert_eq!(rejected.kind, AppendKind::Dead(proto::DeadCause::Rejected));
+    let dead = proto::Dead::from_value(&rejected.value).unwrap();
+    let delivery = dead.delivery.unwrap();
+    assert_eq!((delivery.attempt, delivery.last_status), (1, 404));
 }
 
 #[test]

@@ -48,6 +48,8 @@ struct NewEndpoint {
     #[serde(default)]
     retry_policy: String,
     #[serde(default)]
+    fail_fast_4xx: bool,
+    #[serde(default)]
     owned: bool,
 }
 
@@ -76,6 +78,8 @@ struct Shown {
     timeout: String,
     connect_timeout: String,
     http2: bool,
+    retry_policy: String,
+    fail_fast_4xx: bool,
     owned: bool,
     headers: Vec<String>,
     created_at_ms: u64,
@@ -131,6 +135,7 @@ fn build(api: &Api, tenant: String, new: NewEndpoint) -> Result<(Endpoint, Strin
     api.egress
         .check_url(&new.url)
         .map_err(|error| Problem::invalid("url", error))?;
+    check_policy(api, &new.retry_policy)?;
     let secret = match new.secret {
         Some(Imported(text)) => text,
         None => {
@@ -174,12 +179,25 @@ fn build(api: &Api, tenant: String, new: NewEndpoint) -> Result<(Endpoint, Strin
         timeout_ms: millis("timeout", new.timeout)?,
         http2: new.http2,
         retry_policy: new.retry_policy,
+        fail_fast_4xx: new.fail_fast_4xx,
         disabled: false,
         created_at_ms: now.as_millis(),
         description: new.description,
         owned: new.owned,
     })?;
     Ok((endpoint, secret))
+}
+
+/// A policy is the configuration's; none means `standard`.
+fn check_policy(api: &Api, name: &str) -> Result<(), Problem> {
+    let policies = &api.config.retry_policies.0;
+    if name.is_empty() || policies.knows(name) {
+        return Ok(());
+    }
+    let names: Vec<_> = policies.names().map(|name| format!("`{name}`")).collect();
+    let (shown, wanted) = (name.escape_default(), names.join(", "));
+    let problem = format!("`{shown}` is unknown: expected {wanted}; [retry_policies] defines more");
+    Err(Problem::invalid("retry_policy", problem))
 }
 
 fn shown(endpoint: &Endpoint) -> Shown {
@@ -203,6 +221,8 @@ fn shown(endpoint: &Endpoint) -> Shown {
         timeout: format!("{}ms", endpoint.timeout.as_millis()),
         connect_timeout: format!("{}ms", endpoint.connect_timeout.as_millis()),
         http2: endpoint.http2,
+        retry_policy: endpoint.retry_policy.clone(),
+        fail_fast_4xx: endpoint.fail_fast_4xx,
         owned: endpoint.owned,
         headers: endpoint.headers.iter().map(|h| h.name.clone()).collect(),
         created_at_ms: endpoint.created_at.as_millis(),

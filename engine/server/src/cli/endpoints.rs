@@ -16,6 +16,8 @@ Examples:
   posthaste endpoints create --tenant acme --url https://example.com/hooks
   posthaste endpoints create --tenant acme --url https://example.com/hooks \\
       --types 'invoice.*' --types order.made --max-in-flight 20
+  posthaste endpoints create --tenant acme --url https://example.com/hooks \\
+      --retry-policy fast --fail-fast-4xx
   posthaste endpoints create --tenant acme --url https://example.com/hooks --json | jq -r .secret")]
     Create(Create),
     /// A tenant's endpoints.
@@ -76,6 +78,24 @@ pub(crate) struct Create {
     /// Time for a whole attempt: 15s without it, at most 30s.
     #[arg(long, value_name = "TIME")]
     timeout: Option<String>,
+    /// Time to connect, TLS included: 5s without it.
+    #[arg(long, value_name = "TIME")]
+    connect_timeout: Option<String>,
+    /// The schedule of its retries, one of the server's `[retry_policies]`:
+    /// `standard` without it.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    retry_policy: String,
+    /// Give up at once when it answers 400, 404, 405, 413, 415 or 422.
+    #[arg(long = "fail-fast-4xx")]
+    fail_fast_4xx: bool,
+    /// Send every event through the lane: exact limits, some milliseconds later.
+    #[arg(long)]
+    owned: bool,
     /// A header to send; once for each.
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
@@ -128,10 +148,19 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
         "event_types": create.event_types,
         "max_in_flight": create.max_in_flight,
         "http2": create.http2,
+        "retry_policy": create.retry_policy,
+        "fail_fast_4xx": create.fail_fast_4xx,
+        "owned": create.owned,
         "headers": headers,
     });
-    if let Some(timeout) = create.timeout {
-        body["timeout"] = timeout.into();
+    let times = [
+        ("timeout", create.timeout),
+        ("connect_timeout", create.connect_timeout),
+    ];
+    for (name, time) in times {
+        if let Some(time) = time {
+            body[name] = time.into();
+        }
     }
     if let Some(file) = create.secret_file {
         let text = std::fs::read_to_string(&file)

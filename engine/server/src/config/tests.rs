@@ -28,6 +28,25 @@ fn every_mistake_is_named() {
     assert!(refused("[http]\nlisten = \"8400\"").contains("such as \"127.0.0.1:8400\""));
 }
 
+#[test]
+fn a_retry_policy_that_does_not_fit_is_named() {
+    let fast = Config::parse("[retry_policies.fast]\ngaps = [\"5s\", \"30s\", \"2m\"]").unwrap();
+    assert!(fast.retry_policies.0.knows("fast"));
+    let said = |name: &str, gaps: &str| refused(&format!("[retry_policies.{name}]\ngaps = {gaps}"));
+    let anew = said("standard", "[\"5s\"]");
+    assert!(
+        anew.contains("retry_policies") && anew.contains("`standard` is built in"),
+        "{anew}"
+    );
+    assert!(said("\"a/b\"", "[\"5s\"]").contains("`a/b`: expected a name of 1 to 128"));
+    assert!(said("fast", "[]").contains("`fast` has 0 gaps: expected 1 to 30"));
+    assert!(said("fast", "[\"25h\"]").contains("gap 1: 90000s: expected 1s to 24 hours"));
+    assert!(said("fast", "[\"5\"]").contains("`5`: expected a number and a unit"));
+    let long = said("fast", "[\"24h\", \"24h\", \"24h\", \"1s\"]");
+    assert!(long.contains("expected at most 72 hours"), "{long}");
+    assert!(refused("[retry_policies.fast]\ngap = 1").contains("unknown field `gap`"));
+}
+
 /// The commented reference, and what it is with every key in use.
 fn reference() -> (&'static str, String) {
     let text = include_str!("../../../../ops/posthaste.toml");
@@ -47,6 +66,8 @@ fn the_reference_says_the_defaults() {
     let in_use: Config = toml::from_str(&in_use).unwrap();
     assert_eq!(in_use.ingest.start.0, Start::Earliest);
     assert!(in_use.ingest.default_tenant.is_some() && in_use.egress.ca_file.is_some());
+    let names: Vec<_> = in_use.retry_policies.0.names().collect();
+    assert_eq!(names, ["standard", "fast"]);
     assert!(in_use.kafka.group_instance_id.is_some() && !in_use.kafka.settings.is_empty());
 }
 
@@ -67,7 +88,13 @@ fn the_reference_names_every_key() {
             if let Some(table) = value.as_table()
                 && path != "kafka.settings"
             {
-                tables.push((path.clone(), table));
+                // What a table of named things holds, its one example shows.
+                if path == "retry_policies" {
+                    let fast = table["fast"].as_table().expect("a policy");
+                    tables.push((format!("{path}.fast"), fast));
+                } else {
+                    tables.push((path.clone(), table));
+                }
             }
             seen.push(path);
         }

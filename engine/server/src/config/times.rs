@@ -6,7 +6,7 @@ use posthaste_core::time::Timestamp;
 use serde::Deserialize as _;
 
 /// A UTC time in RFC 3339 form.
-pub(super) fn parse_rfc3339(text: &str) -> Option<Timestamp> {
+pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
     let mut date = date.splitn(3, '-').map(str::parse::<i64>);
     let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);

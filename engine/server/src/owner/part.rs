@@ -7,7 +7,6 @@ use posthaste_core::delivery::{Delivery, Room, Ticket, event_of};
 use posthaste_core::lane::fold::{Change, Fact};
 use posthaste_core::lane::owner::Owner;
 use posthaste_core::registry::EndpointIx;
-use posthaste_core::retry::Policy;
 use posthaste_core::rng::Rng;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
@@ -63,7 +62,7 @@ impl Part {
         Self {
             tp,
             epoch,
-            owner: Owner::new(position, Policy::standard(), Rng::new(random_seed())),
+            owner: Owner::new(position, Rng::new(random_seed())),
             bodies: BTreeMap::new(),
             committed: Some(position),
             committing: false,

@@ -50,6 +50,7 @@ impl Fixture {
             topics,
             instance_id: "here".into(),
             registry: registry_seen,
+            policies: Arc::default(),
             mailboxes: vec![mailbox_in],
             reports: reports_seen,
             clock,

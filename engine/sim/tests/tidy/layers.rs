@@ -43,11 +43,13 @@ const CORE: [Layer; 23] = [
     layer("rate", &["limits", "time"]),
     // When to try again follows from what the attempt came to.
     layer("retry", &["limits", "outcome", "rng", "time"]),
-    // A delivery names its endpoint by the registry's index, and its lane record
-    // carries event and outcome.
+    // A delivery names its endpoint by the registry's index, its lane record
+    // carries event and outcome, and its endpoint's rules decide about a retry.
     layer(
         "delivery",
-        &["event", "id", "limits", "outcome", "registry", "time"],
+        &[
+            "endpoint", "event", "id", "limits", "outcome", "registry", "retry", "time",
+        ],
     ),
     layer(
         "queue",

@@ -4,6 +4,7 @@ use posthaste_proto::Record as _;
 
 use super::*;
 use crate::outcome::Cause;
+use crate::retry::Policies;
 
 mod model;
 
@@ -56,7 +57,7 @@ impl Lane {
     /// A lane of such records, claimed, and read to its end.
     fn ready(records: Vec<Bytes>) -> Self {
         let mut lane = Self {
-            owner: Owner::new(0, Policy::standard(), Rng::new(5)),
+            owner: Owner::new(0, Rng::new(5)),
             log: records,
             read: 0,
         };
@@ -104,7 +105,9 @@ impl Lane {
 
     fn report(&mut self, offset: u64, end: ReportEnd, now: Timestamp) -> Vec<Action> {
         let mut actions = Vec::new();
-        self.owner.report(offset, end, now, &mut actions);
+        let policies = Policies::default();
+        let rules = policies.rules("standard", false);
+        self.owner.report(offset, end, rules, now, &mut actions);
         actions
     }
 
@@ -135,7 +138,7 @@ const NEVER: Timestamp = Timestamp::from_millis(u64::MAX);
 
 #[test]
 fn nothing_is_attempted_before_the_own_claim_is_read() {
-    let mut owner = Owner::new(0, Policy::standard(), Rng::new(1));
+    let mut owner = Owner::new(0, Rng::new(1));
     let mut actions = Vec::new();
     owner.record(0, &deliver(1, 1, 0, NEVER)).unwrap();
     owner.record(1, &claim()).unwrap();
@@ -158,12 +161,12 @@ fn nothing_is_attempted_before_the_own_claim_is_read() {
 
 #[test]
 fn a_claim_read_before_it_is_acknowledged_or_skipped_over_counts() {
-    let mut owner = Owner::new(7, Policy::standard(), Rng::new(1));
+    let mut owner = Owner::new(7, Rng::new(1));
     owner.record(7, &claim()).unwrap();
     assert!(!owner.is_ready());
     owner.claimed(7);
     assert!(owner.is_ready());
-    let mut owner = Owner::new(7, Policy::standard(), Rng::new(1));
+    let mut owner = Owner::new(7, Rng::new(1));
     owner.claimed(9);
     owner.skip_to(9);
     assert!(!owner.is_ready());
@@ -218,6 +221,50 @@ fn a_failure_waits_for_its_fact_and_its_time() {
     );
     let actions = lane.tick(due);
     assert!(matches!(&actions[..], [Action::Dispatch { owed, .. }] if owed.attempts == 1));
+}
+
+#[test]
+fn what_fails_on_our_side_waits_without_a_fact_and_spends_no_attempt() {
+    let mut lane = Lane::ready(vec![deliver(1, 1, 0, NEVER)]);
+    let mut now = START;
+    for _ in 0..20 {
+        assert_eq!(dispatched(&lane.tick(now)), [0]);
+        let failed = Outcome::failed(Cause::EgressError);
+        assert_eq!(lane.report(0, ReportEnd::Attempted(failed), now), []);
+        assert_eq!(lane.flush(), []);
+        assert_eq!(lane.tick(now.after(Duration::from_secs(59))), []);
+        now = now.after(Duration::from_secs(90));
+    }
+    let actions = lane.tick(now);
+    assert!(matches!(&actions[..], [Action::Dispatch { owed, .. }] if owed.attempts == 0));
+    lane.attempted(0, 500, now);
+    assert_eq!(lane.flush()[0].attempt, 1);
+}
+
+#[test]
+fn the_endpoints_own_rules_decide() {
+    let mut lane = Lane::ready(vec![deliver(1, 1, 0, NEVER), deliver(2, 2, 0, NEVER)]);
+    assert_eq!(dispatched(&lane.tick(START)), [0, 1]);
+    let endpoint = |number| Some(EndpointId::from_bytes([number; 16]));
+    assert_eq!(
+        [0, 1, 2].map(|at| lane.owner.out_to(at)),
+        [endpoint(1), endpoint(2), None]
+    );
+    let mut policies = Policies::default();
+    policies
+        .define("once", vec![Duration::from_secs(7)])
+        .unwrap();
+    let rules = policies.rules("once", true);
+    let mut ends = |offset, status| {
+        let end = ReportEnd::Attempted(Outcome::response(status, None, START));
+        let mut actions = Vec::new();
+        lane.owner.report(offset, end, rules, START, &mut actions);
+        actions
+    };
+    assert_eq!(buried(&ends(0, 422)), [(0, GiveUpCause::Rejected)]);
+    assert_eq!(ends(1, 500), []);
+    let due = lane.flush()[0].due_ms - START.as_millis();
+    assert!((7_000..=8_400).contains(&due), "{due}");
 }
 
 #[test]

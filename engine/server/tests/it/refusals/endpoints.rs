@@ -75,6 +75,10 @@ fn the_command_line_says_what_is_wrong() {
     );
     create(&[&good[..], &["--timeout", "5"]].concat())
         .expect(1, &["timeout: `5`: expected a number and a unit"]);
+    create(&[&good[..], &["--retry-policy", "often"]].concat()).expect(
+        1,
+        &["retry_policy: `often` is unknown", "expected `standard`"],
+    );
     create(&[&good[..], &["--header", "x"]].concat())
         .expect(2, &["--header x: expected `name: value`"]);
     create(&[&good[..], &["--secret-file", "/nowhere/secret"]].concat())
@@ -122,7 +126,7 @@ const INVALID: [Case; 12] = [
     (
         "\"retry_policy\": \"often\"",
         "retry_policy",
-        "expected `standard`",
+        "`often` is unknown: expected `standard`; [retry_policies] defines more",
     ),
     (
         "\"headers\": {\"Host\": \"a\"}",

@@ -262,7 +262,7 @@ async fn stalling(dir: &std::path::Path) -> (Arc<Stalling>, Api) {
     specs.push(config.topics.source_spec("events"));
     log.create(&specs).await.unwrap();
     let stop = CancellationToken::new();
-    let endpoints = Endpoints::open(log.clone(), &config.topics, stop.clone());
+    let endpoints = Endpoints::open(log.clone(), &config, stop.clone());
     let routes = Routes::new(Parts {
         endpoints: endpoints.await.unwrap(),
         decoder: Decoder::new(&config.ingest).unwrap(),

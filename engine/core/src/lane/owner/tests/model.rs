@@ -85,7 +85,7 @@ impl World {
         let seed = self.rng.next_u64();
         let claim = self.append(claim());
         Node {
-            owner: Owner::new(self.committed, Policy::standard(), Rng::new(seed)),
+            owner: Owner::new(self.committed, Rng::new(seed)),
             claim,
             out: BTreeMap::new(),
             burying: BTreeSet::new(),
@@ -192,7 +192,10 @@ impl World {
                 }
             };
             let mut actions = Vec::new();
-            node.owner.report(offset, end, self.now, &mut actions);
+            let policies = Policies::default();
+            let rules = policies.rules("standard", false);
+            node.owner
+                .report(offset, end, rules, self.now, &mut actions);
             self.act(node, actions);
         }
         for offset in node.burying.clone() {
