@@ -8,7 +8,7 @@ use posthaste_proto as proto;
 
 use crate::endpoint::Endpoint;
 use crate::event::{Event, JSON, Origin};
-use crate::id::{DeliveryId, EndpointId};
+use crate::id::{CommandId, DeliveryId, EndpointId};
 use crate::limits::{DELIVERY_AGE_MAX, STANDARD_POLICY};
 use crate::outcome::Outcome;
 use crate::registry::EndpointIx;
@@ -169,6 +169,33 @@ pub fn lane_record(
     }
 }
 
+/// The lane record that brings a given-up delivery again, as `command` said,
+/// and to whom: attempts and age begin anew, and its id is of that command.
+/// `None` when it names no endpoint.
+pub fn redriven(
+    record: proto::Deliver,
+    command: CommandId,
+    now: Timestamp,
+) -> Option<(EndpointId, proto::Deliver)> {
+    let endpoint = record.endpoint_id.as_ref().try_into();
+    let endpoint = EndpointId::from_bytes(endpoint.ok()?);
+    let generation = command.as_bytes();
+    let id = delivery_id(&event_of(&record).origin, endpoint, generation);
+    let again = proto::Deliver {
+        delivery_id: id.as_bytes().to_vec().into(),
+        generation: generation.to_vec().into(),
+        attempt: 0,
+        first_at_ms: now.as_millis(),
+        deadline_ms: now.after(DELIVERY_AGE_MAX).as_millis(),
+        due_ms: 0,
+        reason: proto::Reason::Resend.into(),
+        last_status: 0,
+        last_cause: String::new(),
+        ..record
+    };
+    Some((endpoint, again))
+}
+
 /// An origin as a record carries it.
 pub fn origin_record(origin: &Origin) -> proto::Origin {
     proto::Origin {
@@ -218,6 +245,43 @@ mod tests {
         let mut elsewhere = event.origin;
         elsewhere.offset += 1;
         assert_ne!(id, delivery_id(&elsewhere, one, &[]));
+    }
+
+    #[test]
+    fn a_redriven_delivery_begins_anew_with_the_same_event() {
+        let event = sample("a", "acme", "t");
+        let endpoint = EndpointId::from_bytes([1; 16]);
+        let waiting = Waiting {
+            reason: proto::Reason::Retry,
+            attempts: 10,
+            first_at: Timestamp::from_millis(10),
+            due: Some(Timestamp::from_millis(99)),
+        };
+        let failed = Outcome::response(500, None, waiting.first_at);
+        let record = lane_record(&event, endpoint, waiting, Some(&failed));
+        let now = Timestamp::from_millis(1_000_000);
+        let mut rng = crate::rng::Rng::new(1);
+        let command = CommandId::generate(now, &mut rng);
+        let (whose, again) = redriven(record.clone(), command, now).unwrap();
+        assert_eq!(whose, endpoint);
+        assert_eq!((again.attempt, again.due_ms, again.last_status), (0, 0, 0));
+        assert_eq!(
+            (&*again.last_cause, again.reason()),
+            ("", proto::Reason::Resend)
+        );
+        assert_eq!(again.first_at_ms, 1_000_000);
+        assert_eq!(again.deadline_ms, 1_000_000 + 72 * 3_600_000);
+        let (before, after) = (event_of(&record), event_of(&again));
+        assert_eq!((&before.id, &before.body), (&after.id, &after.body));
+        assert_eq!(before.origin, after.origin);
+        // Asked for twice it is one delivery; under another command, another.
+        assert_eq!(redriven(again.clone(), command, now).unwrap().1, again);
+        let other = CommandId::generate(now, &mut rng);
+        let (_, other) = redriven(record.clone(), other, now).unwrap();
+        assert_ne!(again.delivery_id, record.delivery_id);
+        assert_ne!(again.delivery_id, other.delivery_id);
+        let nobody = proto::Deliver::default();
+        assert_eq!(redriven(nobody, command, now), None);
     }
 
     #[test]

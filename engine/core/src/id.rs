@@ -20,6 +20,11 @@ pub struct EndpointId([u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryId([u8; 16]);
 
+/// An operator's command's id, `cmd_` outside: what is done again in its name
+/// is done once.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommandId([u8; 16]);
+
 /// Text that is not an id of the kind asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid id: expected `{prefix}` and 26 characters of Crockford base 32")]
@@ -58,6 +63,20 @@ impl DeliveryId {
     /// Its 16 bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
+    }
+}
+
+impl CommandId {
+    const PREFIX: &'static str = "cmd_";
+
+    /// Its 16 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// A new id.
+    pub fn generate(now: Timestamp, rng: &mut Rng) -> Self {
+        Self(time_sortable(now, rng))
     }
 }
 
@@ -136,6 +155,7 @@ macro_rules! text_form {
 }
 text_form!(EndpointId);
 text_form!(DeliveryId);
+text_form!(CommandId);
 
 #[cfg(test)]
 mod tests {

@@ -193,6 +193,19 @@ pub const BURIALS_MAX: usize = 256;
 /// Bytes of an unreadable record kept in its dead letter.
 pub const DEAD_RECORD_BYTES_MAX: usize = 256 * 1024;
 
+/// Dead letters on one page unless the request says otherwise.
+pub const DEAD_PAGE_DEFAULT: usize = 50;
+/// Most on one page.
+pub const DEAD_PAGE_MAX: usize = 250;
+/// Most that are redriven by one request, within [`APPEND_BATCH_BYTES`] and one
+/// delivery.
+pub const REDRIVE_PAGE_MAX: usize = 2_048;
+/// Bytes of one partition of dead letters read at once.
+pub const DEAD_READ_BYTES: usize = 256 * 1024;
+/// Bytes of dead letters read for one page; past it the page ends, and may be
+/// empty.
+pub const DEAD_SCAN_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Offsets one source partition may span between its lowest incomplete and its
 /// newest, a bit each. At the bound the partition is not read further. Attempts
 /// that hang stay open for up to 25 s (queue and timeout): a smaller span stops
@@ -235,6 +248,8 @@ const _: () = {
     assert!(WIRE_BYTES_MAX >= 2 * RESPONSE_BYTES_MAX);
     assert!(LOOKUP_TIME_MAX.as_millis() <= CONNECT_TIMEOUT_DEFAULT.as_millis());
     assert!(COMMIT_METADATA_MAX <= 4_096);
+    assert!(DEAD_PAGE_DEFAULT <= DEAD_PAGE_MAX);
+    assert!(DEAD_READ_BYTES <= DEAD_SCAN_BYTES_MAX);
     assert!(SIGNING_KEYS_MAX <= SIGNATURES_READ_MAX);
     assert!(TIMEOUT_DEFAULT.as_millis() <= TIMEOUT_MAX.as_millis());
 };

@@ -1,4 +1,4 @@
-//! The API: events in by HTTP, endpoints, health and metrics.
+//! The API: events in by HTTP, endpoints, dead letters, health and metrics.
 //!
 //! It never speaks to a shard: it appends to the log and reads folds.
 
@@ -21,6 +21,7 @@ use crate::log::Log;
 use crate::send::Egress;
 
 mod body;
+pub mod dead_letters;
 pub mod endpoints;
 pub mod events;
 pub mod problem;
@@ -91,6 +92,8 @@ impl Api {
                 "/v1/tenants/{tenant}/endpoints/{endpoint}",
                 get(endpoints::show).delete(endpoints::delete),
             )
+            .route("/v1/dead_letters", get(dead_letters::list))
+            .route("/v1/dead_letters/redrive", post(dead_letters::redrive))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))

@@ -19,6 +19,7 @@ use crate::send::EgressError;
 use crate::telemetry;
 
 mod client;
+mod dead;
 pub mod dev;
 mod endpoints;
 mod publish;
@@ -43,7 +44,7 @@ Examples:
   posthaste publish --tenant acme --type invoice.paid --data '{\"amount\": 7}'
 
 Environment:
-  POSTHASTE_SERVER  the server that `endpoints` and `publish` speak to
+  POSTHASTE_SERVER  the server that `endpoints`, `dead` and `publish` speak to
   POSTHASTE_LOG     what `serve` and `dev` log, such as debug or info,librdkafka=debug
   NO_COLOR          any text turns colours off
 
@@ -75,6 +76,9 @@ to stderr. ops/posthaste.toml names every setting.")]
     /// Make, list and delete endpoints.
     #[command(subcommand)]
     Endpoints(endpoints::Command),
+    /// List and redrive what was given up.
+    #[command(subcommand)]
+    Dead(dead::Command),
     /// Publish one event or a file of them.
     Publish(publish::Options),
     /// Make the topics Posthaste needs.
@@ -152,6 +156,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         }
         Command::Dev(options) => dev::run(options).await,
         Command::Endpoints(command) => endpoints::run(command).await,
+        Command::Dead(command) => dead::run(command).await,
         Command::Publish(options) => publish::run(options).await,
         Command::Topics(Topics::Create { config, sources }) => {
             create_topics(&Config::load(&config)?, sources).await

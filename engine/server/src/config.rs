@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 pub use self::policies::RetryPolicies;
 use self::times::duration;
-pub use self::times::{parse_duration, parse_rfc3339};
+pub use self::times::{format_rfc3339, parse_duration, parse_rfc3339};
 use crate::log::{Cleanup, Start, TopicSpec};
 
 mod check;

@@ -144,6 +144,11 @@ pub const CONTROL_UNKNOWN_POLICIES: Metric = gauged(
     "posthaste_control_unknown_policy_endpoints",
     "Endpoints whose retry policy is not in the configuration; `standard` serves them.",
 );
+/// Dead letters brought again.
+pub const API_REDRIVEN: Metric = counted(
+    "posthaste_api_redriven_deliveries_total",
+    "Deliveries of dead letters that were brought again.",
+);
 /// Events taken by HTTP.
 pub const API_EVENTS: Metric = counted(
     "posthaste_api_events_total",
@@ -172,6 +177,7 @@ pub const NAMES: &[Metric] = &[
     CONTROL_ENDPOINTS,
     CONTROL_UNKNOWN_POLICIES,
     API_EVENTS,
+    API_REDRIVEN,
 ];
 
 /// Bounds of the duration histograms, in seconds.
@@ -384,6 +390,11 @@ pub fn unknown_policies(count: usize) {
 /// So many endpoints exist.
 pub fn endpoints(count: usize) {
     gauge!(CONTROL_ENDPOINTS.name).set(level(count));
+}
+
+/// So many dead letters' deliveries were brought again.
+pub fn redriven(count: u64) {
+    counter!(API_REDRIVEN.name).increment(count);
 }
 
 /// An event came by HTTP.

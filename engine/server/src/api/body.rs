@@ -9,6 +9,7 @@ use axum::extract::{FromRequest, Request};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use posthaste_core::limits::{REQUEST_BYTES_MAX, REQUEST_DRAIN_BYTES_MAX, REQUEST_DRAIN_TIME_MAX};
+use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 
@@ -37,6 +38,16 @@ impl<S: Send + Sync> FromRequest<S> for Whole {
         }
         Ok(Self(read.freeze()))
     }
+}
+
+/// A body's JSON, and nothing after it.
+pub(super) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read =
+        serde_path_to_error::deserialize(&mut json).map_err(|error| Problem::wrong_json(&error))?;
+    json.end()
+        .map_err(|error| Problem::malformed(error.to_string()))?;
+    Ok(read)
 }
 
 /// The next data of a body; nothing at its end.

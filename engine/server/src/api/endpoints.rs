@@ -16,7 +16,7 @@ use posthaste_proto as proto;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
-use super::body::Whole;
+use super::body::{Whole, read_json};
 use super::problem::{Problem, Segments};
 use crate::clock::random_seed;
 use crate::config::parse_duration;
@@ -100,7 +100,7 @@ pub async fn create(
     Whole(body): Whole,
 ) -> Result<Response, Problem> {
     check_tenant(&tenant)?;
-    let new = read(&body)?;
+    let new: NewEndpoint = read_json(&body)?;
     let registry = Arc::clone(&api.endpoints.registry().borrow());
     if registry.of_tenant(&tenant).count() >= ENDPOINTS_PER_TENANT_MAX {
         let most = format!("a tenant has at most {ENDPOINTS_PER_TENANT_MAX} endpoints");
@@ -120,15 +120,6 @@ pub async fn create(
         secret,
     };
     Ok((StatusCode::CREATED, Json(created)).into_response())
-}
-
-fn read(body: &[u8]) -> Result<NewEndpoint, Problem> {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let new =
-        serde_path_to_error::deserialize(&mut json).map_err(|error| Problem::wrong_json(&error))?;
-    json.end()
-        .map_err(|error| Problem::malformed(error.to_string()))?;
-    Ok(new)
 }
 
 fn build(api: &Api, tenant: String, new: NewEndpoint) -> Result<(Endpoint, String), Problem> {

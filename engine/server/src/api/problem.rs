@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,7 +13,7 @@ use posthaste_core::event::EventError;
 use posthaste_core::limits::{BODY_BYTES_MAX, REQUEST_BYTES_MAX};
 
 use crate::control::CommandError;
-use crate::log::AppendError;
+use crate::log::{AppendError, LogError};
 
 /// What went wrong with a request.
 #[derive(Debug)]
@@ -27,6 +27,10 @@ pub struct Problem {
 /// The named parts of a route's path; what is none is a [`Problem`] too.
 #[derive(Debug)]
 pub struct Segments<T>(pub T);
+
+/// A route's query; one that cannot be read is a [`Problem`] too.
+#[derive(Debug)]
+pub struct Asked<T>(pub T);
 
 impl Problem {
     /// A request that is wrong in one field.
@@ -130,6 +134,27 @@ where
         let path = Path::from_request_parts(parts, state).await;
         path.map(|Path(segments)| Self(segments))
             .map_err(Problem::bad_path)
+    }
+}
+
+impl<S, T> FromRequestParts<S> for Asked<T>
+where
+    S: Send + Sync,
+    T: serde::de::DeserializeOwned + Send,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let query = Query::try_from_uri(&parts.uri);
+        query
+            .map(|Query(asked)| Self(asked))
+            .map_err(|error| Problem::malformed(format!("query: {}", error.body_text())))
+    }
+}
+
+impl From<LogError> for Problem {
+    fn from(error: LogError) -> Self {
+        Self::unavailable(error.to_string())
     }
 }
 

@@ -209,7 +209,7 @@ fn row(endpoint: &Value) -> Vec<String> {
     ]
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     value
         .as_str()
         .map_or_else(|| value.to_string(), ToOwned::to_owned)

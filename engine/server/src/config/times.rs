@@ -29,6 +29,34 @@ pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_millis(seconds * 1_000).after(fraction))
 }
 
+/// A time in RFC 3339 form, to the second.
+pub fn format_rfc3339(time: Timestamp) -> String {
+    let seconds = time.as_secs();
+    let (days, clock) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil_from_days(days);
+    let (hour, minute, second) = (clock / 3_600, clock / 60 % 60, clock % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day so many days after 1970-01-01 (the same paper,
+/// `civil_from_days`).
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let era = days / 146_097;
+    let day_of_era = days % 146_097;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
 /// Days since 1970-01-01 (Howard Hinnant, "chrono-Compatible Low-Level Date
 /// Algorithms", `days_from_civil`).
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
@@ -77,6 +105,22 @@ mod tests {
         assert_eq!(at("2026-01-31T08:00:00.5Z"), Some(1_769_846_400_500));
         assert_eq!(at("2026-13-01T00:00:00Z"), None);
         assert_eq!(at("2026-01-31"), None);
+        for text in [
+            "1970-01-01T00:00:00Z",
+            "2000-02-29T23:59:59Z",
+            "2026-12-31T08:01:02Z",
+        ] {
+            assert_eq!(
+                parse_rfc3339(text).map(format_rfc3339).as_deref(),
+                Some(text)
+            );
+        }
+        for day in 0..80_000 {
+            let (year, month, date) = civil_from_days(day);
+            let signed = |n: u64| i64::try_from(n).unwrap();
+            let back = days_from_civil(signed(year), signed(month), signed(date));
+            assert_eq!(back, signed(day));
+        }
         assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7_200)));
         assert!(parse_duration("2").is_err() && parse_duration("s").is_err());
     }

@@ -37,6 +37,8 @@ fn every_command_shows_how_it_is_used() {
         "endpoints create",
         "endpoints list",
         "endpoints delete",
+        "dead list",
+        "dead redrive",
     ] {
         let mut words: Vec<_> = command.split_whitespace().collect();
         words.push("--help");
@@ -65,6 +67,10 @@ fn wrong_words_are_2() {
         &["endpoints", "list", "--tenant", "a", "--server", "nowhere"],
         &[&endpoint[..], &["no-colon"]].concat(),
         &["dev", "--rate", "0", "--events", "1"],
+        &["dead", "redrive"],
+        &["dead", "redrive", "--all", "--tenant", "a"],
+        &["dead", "redrive", "--all", "--rate", "0/s"],
+        &["dead", "list", "--limit", "0"],
     ] {
         let (code, said) = failure(words);
         assert_eq!(code, Some(2), "{words:?}: {said}");

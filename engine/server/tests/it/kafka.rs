@@ -25,7 +25,7 @@ pub(crate) fn broker() -> Option<String> {
     broker
 }
 
-fn settings(bootstrap: &str) -> KafkaSettings {
+pub(crate) fn settings(bootstrap: &str) -> KafkaSettings {
     KafkaSettings {
         bootstrap: bootstrap.to_owned(),
         client_id: "it".to_owned(),

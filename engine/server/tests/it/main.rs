@@ -5,6 +5,7 @@
 #[macro_use]
 mod contract;
 mod cli;
+mod dead;
 mod dev;
 mod embedded;
 mod kafka;

@@ -6,6 +6,6 @@ mod endpoints;
 mod events;
 mod folder;
 mod kafka;
-mod program;
+pub(crate) mod program;
 mod requests;
 mod tls;

@@ -1,0 +1,202 @@
+//! Which dead letters are meant.
+
+use posthaste_core::id::EndpointId;
+use posthaste_core::lane::partition_of;
+use posthaste_core::time::Timestamp;
+use posthaste_proto as proto;
+use serde::Deserialize;
+
+use crate::api::Api;
+use crate::api::problem::Problem;
+use crate::config::{Topics, parse_duration, parse_rfc3339};
+
+/// Letters this much older than asked for are looked at: instances' clocks
+/// differ, and a letter is written some time after it is dated.
+const CLOCKS_APART: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// The causes and their names.
+const CAUSES: [(proto::DeadCause, &str); 6] = [
+    (proto::DeadCause::Exhausted, "exhausted"),
+    (proto::DeadCause::Expired, "expired"),
+    (proto::DeadCause::Poison, "poison"),
+    (proto::DeadCause::Oversize, "oversize"),
+    (proto::DeadCause::Gone, "gone"),
+    (proto::DeadCause::Rejected, "rejected"),
+];
+
+/// What a request says about them; what it does not say is not asked for.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Filter {
+    pub(super) tenant: Option<String>,
+    /// An id; a uid where the tenant is named.
+    pub(super) endpoint: Option<String>,
+    pub(super) cause: Option<String>,
+    /// A UTC time, or how long ago.
+    pub(super) since: Option<String>,
+    pub(super) until: Option<String>,
+}
+
+/// A filter that makes sense.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    tenant: Option<String>,
+    endpoint: Option<EndpointId>,
+    cause: Option<proto::DeadCause>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+/// The name of a cause.
+pub(super) fn cause_name(cause: proto::DeadCause) -> &'static str {
+    let named = CAUSES.iter().find(|(known, _)| *known == cause);
+    named.map_or("unknown", |(_, name)| name)
+}
+
+impl Filter {
+    /// Reads it as it was meant at `now`.
+    pub(super) fn wanted(self, api: &Api, now: Timestamp) -> Result<Wanted, Problem> {
+        let time = |param, text: Option<String>| {
+            let read = text.map(|text| read_time(&text, now)).transpose();
+            read.map_err(|problem| Problem::invalid(param, problem))
+        };
+        let tenant = self.tenant;
+        let endpoint = self
+            .endpoint
+            .map(|name| find(api, tenant.as_deref(), &name));
+        Ok(Wanted {
+            endpoint: endpoint.transpose()?,
+            tenant,
+            cause: self.cause.map(|name| read_cause(&name)).transpose()?,
+            since: time("since", self.since)?,
+            until: time("until", self.until)?,
+        })
+    }
+}
+
+/// An id says all; also a deleted endpoint has letters.
+fn find(api: &Api, tenant: Option<&str>, name: &str) -> Result<EndpointId, Problem> {
+    if let Ok(id) = name.parse() {
+        return Ok(id);
+    }
+    let registry = api.endpoints.registry().borrow().clone();
+    let mut of_tenant = tenant.into_iter().flat_map(|t| registry.of_tenant(t));
+    let found = of_tenant.find(|endpoint| !name.is_empty() && endpoint.uid == name);
+    found.map(|endpoint| endpoint.id).ok_or_else(|| {
+        let shown = name.escape_default();
+        let wanted = "expected an endpoint's id, or its uid together with its tenant";
+        Problem::invalid("endpoint", format!("`{shown}`: {wanted}"))
+    })
+}
+
+fn read_cause(name: &str) -> Result<proto::DeadCause, Problem> {
+    let found = CAUSES.iter().find(|(_, known)| *known == name);
+    found.map(|(cause, _)| *cause).ok_or_else(|| {
+        let names: Vec<_> = CAUSES.iter().map(|(_, name)| format!("`{name}`")).collect();
+        let (shown, wanted) = (name.escape_default(), names.join(", "));
+        Problem::invalid("cause", format!("`{shown}`: expected one of {wanted}"))
+    })
+}
+
+fn read_time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    if let Some(time) = parse_rfc3339(text) {
+        return Ok(time);
+    }
+    let ago = parse_duration(text).map_err(|_| {
+        let shown = text.escape_default();
+        format!(
+            "`{shown}`: expected a UTC time such as \"2026-01-31T08:00:00Z\", or how long ago, \
+             such as \"2h\""
+        )
+    })?;
+    let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+    Ok(Timestamp::from_millis(now.as_millis().saturating_sub(ago)))
+}
+
+impl Wanted {
+    /// The one partition they are in, when there is only one.
+    pub(super) fn partition(&self) -> Option<u32> {
+        let endpoint = self.endpoint?;
+        Some(partition_of(endpoint, Topics::DEAD_PARTITIONS))
+    }
+
+    /// Nothing written before then can be among them.
+    pub(super) fn read_from(&self) -> Option<Timestamp> {
+        let margin = u64::try_from(CLOCKS_APART.as_millis()).unwrap_or(0);
+        let since = self.since?.as_millis();
+        Some(Timestamp::from_millis(since.saturating_sub(margin)))
+    }
+
+    /// Whether a letter is one of them.
+    pub(super) fn matches(&self, dead: &proto::Dead) -> bool {
+        let delivery = dead.delivery.as_ref();
+        let at = Timestamp::from_millis(dead.at_ms);
+        let of_tenant = |tenant: &String| delivery.is_some_and(|d| d.tenant == *tenant);
+        let of_endpoint =
+            |id: &EndpointId| delivery.is_some_and(|d| d.endpoint_id.as_ref() == id.as_bytes());
+        self.tenant.as_ref().is_none_or(of_tenant)
+            && self.endpoint.as_ref().is_none_or(of_endpoint)
+            && self.cause.is_none_or(|cause| dead.cause() == cause)
+            && self.since.is_none_or(|since| since <= at)
+            && self.until.is_none_or(|until| at < until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dead(tenant: &str, endpoint: u8, cause: proto::DeadCause, at_ms: u64) -> proto::Dead {
+        proto::Dead {
+            cause: cause.into(),
+            delivery: Some(proto::Deliver {
+                tenant: tenant.into(),
+                endpoint_id: vec![endpoint; 16].into(),
+                ..Default::default()
+            }),
+            at_ms,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn each_condition_must_hold() {
+        use proto::DeadCause::{Gone, Poison};
+        let time = |millis| Some(Timestamp::from_millis(millis));
+        let wanted = Wanted {
+            tenant: Some("acme".into()),
+            endpoint: Some(EndpointId::from_bytes([1; 16])),
+            cause: Some(Gone),
+            since: time(10),
+            until: time(20),
+        };
+        assert!(wanted.matches(&dead("acme", 1, Gone, 10)));
+        assert!(wanted.matches(&dead("acme", 1, Gone, 19)));
+        for other in [
+            dead("bcme", 1, Gone, 10),
+            dead("acme", 2, Gone, 10),
+            dead("acme", 1, Poison, 10),
+            dead("acme", 1, Gone, 9),
+            dead("acme", 1, Gone, 20),
+        ] {
+            assert!(!wanted.matches(&other), "{other:?}");
+            assert!(Wanted::default().matches(&other));
+        }
+        let nothing = proto::Dead::default();
+        assert!(!wanted.matches(&nothing) && Wanted::default().matches(&nothing));
+    }
+
+    #[test]
+    fn times_and_causes_are_read() {
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        let at = |text| read_time(text, now).map(Timestamp::as_millis);
+        assert_eq!(at("2h"), Ok(1_800_000_000_000 - 7_200_000));
+        assert_eq!(at("1970-01-01T00:00:01Z"), Ok(1_000));
+        assert!(at("yesterday").is_err_and(|said| said.contains("how long ago")));
+        for (cause, name) in CAUSES {
+            assert_eq!(read_cause(name).ok(), Some(cause));
+            assert_eq!(cause_name(cause), name);
+        }
+        assert!(read_cause("bored").is_err());
+    }
+}

@@ -1,0 +1,363 @@
+//! `posthaste dead`.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use http::Method;
+use posthaste_core::limits::{DEAD_PAGE_MAX, REDRIVE_PAGE_MAX};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
+
+use super::client::{Client, Server};
+use super::endpoints::{encode, text};
+use super::table;
+
+const PATH: &str = "/v1/dead_letters";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Deliveries that were given up, oldest first.
+    #[command(after_help = "\
+Examples:
+  posthaste dead list --since 24h
+  posthaste dead list --tenant acme --endpoint billing --cause exhausted --limit 1000
+  posthaste dead list --json | jq -r '.data[].detail'")]
+    List(List),
+    /// Bring their deliveries again, as if for the first time.
+    #[command(after_help = "\
+Examples:
+  posthaste dead redrive --endpoint ep_01M8A8SGRT3TMFMM1F4JJZHFBM --dry-run
+  posthaste dead redrive --tenant acme --endpoint billing --since 24h --rate 50/s
+  posthaste dead redrive --all
+
+The dead letters stay: redriven twice, an event comes twice, with the same webhook-id. What has no
+delivery, or no endpoint that takes it, is not redriven and counted. When it is interrupted it says
+how to go on where it was.")]
+    Redrive(Redrive),
+}
+
+/// Which dead letters.
+#[derive(Debug, Args)]
+struct Filter {
+    /// Of this tenant.
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Of this endpoint: its id, or with `--tenant` its uid.
+    #[arg(long)]
+    endpoint: Option<String>,
+    /// Given up for this: exhausted, expired, gone, rejected, oversize or poison.
+    #[arg(long)]
+    cause: Option<String>,
+    /// Given up since then: a UTC time, or how long ago, such as `2h`.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Given up before then.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    filter: Filter,
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = at_least_one)]
+    limit: usize,
+    #[command(flatten)]
+    server: Server,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).multiple(true)
+    .args(["all", "tenant", "endpoint", "cause", "since", "until"]))]
+pub(crate) struct Redrive {
+    #[command(flatten)]
+    filter: Filter,
+    /// Every one there is.
+    #[arg(long, conflicts_with_all = ["tenant", "endpoint", "cause", "since", "until"])]
+    all: bool,
+    /// At most so many a second, such as `50/s`; as fast as the log takes them
+    /// without it.
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    rate: Option<usize>,
+    /// Only count them.
+    #[arg(long)]
+    dry_run: bool,
+    /// Go on where an interrupted redrive says it was.
+    #[arg(long)]
+    cursor: Option<String>,
+    #[command(flatten)]
+    server: Server,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::List(options) => list(options).await,
+        Command::Redrive(options) => redrive(options).await,
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|&number| number > 0);
+    number.ok_or_else(|| "expected a whole number from 1".to_owned())
+}
+
+fn rate(text: &str) -> Result<usize, String> {
+    at_least_one(text.strip_suffix("/s").unwrap_or(text))
+        .map_err(|_| "expected how many a second, such as 50/s".to_owned())
+}
+
+impl Filter {
+    fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        [
+            ("tenant", &self.tenant),
+            ("endpoint", &self.endpoint),
+            ("cause", &self.cause),
+            ("since", &self.since),
+            ("until", &self.until),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+    }
+}
+
+async fn list(options: List) -> anyhow::Result<()> {
+    let mut client = Client::connect(&options.server).await?;
+    let mut found = Vec::new();
+    let mut cursor = None;
+    loop {
+        let limit = (options.limit - found.len()).min(DEAD_PAGE_MAX);
+        let mut path = format!("{PATH}?limit={limit}");
+        let filter = options.filter.pairs();
+        for (name, value) in filter.chain(cursor.iter().map(|at: &String| ("cursor", &**at))) {
+            path.push_str(&format!("&{name}={}", encode(value)));
+        }
+        let page = client.call(Method::GET, &path, &[], Bytes::new()).await?;
+        found.extend(page["data"].as_array().into_iter().flatten().cloned());
+        cursor = page["next_cursor"].as_str().map(ToOwned::to_owned);
+        if cursor.is_none() || found.len() >= options.limit {
+            break;
+        }
+    }
+    let has_more = cursor.is_some();
+    if options.json {
+        println!("{:#}", json!({ "data": found, "has_more": has_more }));
+        return Ok(());
+    }
+    print!("{}", table::render(HEAD, found.iter().map(row)));
+    if has_more {
+        eprintln!(
+            "there may be more: --limit {} or --since",
+            options.limit * 10
+        );
+    }
+    Ok(())
+}
+
+const HEAD: &[&str] = &[
+    "when", "endpoint", "event", "type", "cause", "attempts", "last",
+];
+
+/// What never became an event is shown by where it was read.
+fn row(letter: &Value) -> Vec<String> {
+    let (at, cause) = (text(&letter["at"]), text(&letter["cause"]));
+    let delivery = &letter["delivery"];
+    if delivery.is_null() {
+        let from = &letter["origin"];
+        let place = format!(
+            "{}/{}@{}",
+            text(&from["topic"]),
+            from["partition"],
+            from["offset"]
+        );
+        let nothing = || "-".to_owned();
+        return vec![at, nothing(), place, nothing(), cause, nothing(), nothing()];
+    }
+    let last = match &delivery["last_status"] {
+        Value::Null => &delivery["last_cause"],
+        status => status,
+    };
+    vec![
+        at,
+        text(&delivery["endpoint"]),
+        text(&delivery["event"]),
+        text(&delivery["type"]),
+        cause,
+        text(&delivery["attempts"]),
+        text(last),
+    ]
+}
+
+/// What a redrive has done so far.
+#[derive(Debug, Default)]
+struct Done {
+    command: String,
+    redriven: u64,
+    /// By why, with the words for it.
+    skipped: [(&'static str, &'static str, u64); 3],
+}
+
+impl Done {
+    fn new() -> Self {
+        Self {
+            skipped: [
+                ("no_delivery", "without a delivery to bring", 0),
+                ("endpoint_deleted", "of endpoints that are deleted", 0),
+                ("endpoint_disabled", "of endpoints that are disabled", 0),
+            ],
+            ..Self::default()
+        }
+    }
+
+    fn add(&mut self, page: &Value) {
+        self.command = text(&page["command"]);
+        self.redriven += page["redriven"].as_u64().unwrap_or(0);
+        for (why, _, count) in &mut self.skipped {
+            *count += page["skipped"][*why].as_u64().unwrap_or(0);
+        }
+    }
+
+    fn json(&self, dry_run: bool) -> Value {
+        let skipped = self
+            .skipped
+            .iter()
+            .map(|(why, _, n)| ((*why).to_owned(), json!(n)));
+        json!({
+            "command": self.command,
+            "dry_run": dry_run,
+            "redriven": self.redriven,
+            "skipped": skipped.collect::<serde_json::Map<_, _>>(),
+        })
+    }
+
+    fn words(&self, dry_run: bool) -> String {
+        let verb = if dry_run {
+            "would be redriven"
+        } else {
+            "redriven"
+        };
+        let mut words = format!("{} {verb}", self.redriven);
+        for (_, what, count) in self.skipped.iter().filter(|(.., count)| *count > 0) {
+            words.push_str(&format!("; {count} {what} left"));
+        }
+        words
+    }
+}
+
+async fn redrive(options: Redrive) -> anyhow::Result<()> {
+    let mut client = Client::connect(&options.server).await?;
+    let progress = std::io::stderr().is_terminal() && !options.json;
+    let filter: serde_json::Map<_, _> = options
+        .filter
+        .pairs()
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .collect();
+    let mut body = json!({
+        "filter": filter,
+        "all": options.all,
+        "dry_run": options.dry_run,
+        // A second's worth, so that the rate is kept to within a second.
+        "limit": options.rate.unwrap_or(REDRIVE_PAGE_MAX).min(REDRIVE_PAGE_MAX),
+    });
+    if let Some(cursor) = options.cursor {
+        body["cursor"] = cursor.into();
+    }
+    let started = Instant::now();
+    let mut done = Done::new();
+    loop {
+        let path = format!("{PATH}/redrive");
+        let asked = client.call(Method::POST, &path, &[], body.to_string().into());
+        let page = asked
+            .await
+            .with_context(|| stopped(&done, &body["cursor"]))?;
+        done.add(&page);
+        if progress {
+            eprint!("\r{} ", done.words(options.dry_run));
+            std::io::stderr().flush()?;
+        }
+        if page["next_cursor"].is_null() {
+            break;
+        }
+        body["cursor"] = page["next_cursor"].clone();
+        if let Some(rate) = options.rate.filter(|_| !options.dry_run) {
+            sleep_until(started + time_for(done.redriven, rate)).await;
+        }
+    }
+    if progress {
+        eprint!("\r");
+    }
+    if options.json {
+        println!("{:#}", done.json(options.dry_run));
+    } else {
+        println!("{}", done.words(options.dry_run));
+    }
+    Ok(())
+}
+
+/// What was done, and how to do the rest.
+fn stopped(done: &Done, cursor: &Value) -> String {
+    match cursor.as_str() {
+        Some(cursor) => format!(
+            "stopped after {} were redriven; the same words with `--cursor {cursor}` go on",
+            done.redriven
+        ),
+        None => "nothing was redriven, or not known to be".to_owned(),
+    }
+}
+
+/// How long so many take at a rate.
+fn time_for(count: u64, rate: usize) -> Duration {
+    let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+    Duration::from_millis(count.saturating_mul(1_000) / rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_a_number_a_second() {
+        assert_eq!(rate("50/s"), Ok(50));
+        assert_eq!(rate("7"), Ok(7));
+        for bad in ["0/s", "50/m", "fast", "", "-1/s"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
+        assert_eq!(time_for(25, 50), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn what_was_done_is_told_whole() {
+        let page = json!({
+            "command": "cmd_1", "redriven": 2,
+            "skipped": {"no_delivery": 1, "endpoint_deleted": 0, "endpoint_disabled": 3},
+        });
+        let mut done = Done::new();
+        done.add(&page);
+        done.add(&page);
+        assert_eq!(
+            done.words(false),
+            "4 redriven; 2 without a delivery to bring left; 6 of endpoints that are disabled left"
+        );
+        assert_eq!(Done::new().words(true), "0 would be redriven");
+        assert_eq!(done.json(false)["skipped"]["endpoint_disabled"], 6);
+    }
+
+    #[test]
+    fn what_never_became_an_event_is_shown_by_its_place() {
+        let letter = json!({
+            "at": "2026-01-31T08:00:00Z", "cause": "poison", "delivery": null,
+            "origin": {"topic": "events", "partition": 3, "offset": 17},
+        });
+        let row = row(&letter).join(" ");
+        assert_eq!(row, "2026-01-31T08:00:00Z - events/3@17 - poison - -");
+    }
+}
