@@ -218,3 +218,22 @@ fn every_bad_field_is_named_and_no_secret_is_shown() {
     let log = server.stop();
     assert!(!log.contains("hunter2"), "{log}");
 }
+
+#[test]
+fn a_policy_that_is_taken_back_is_warned_of_and_the_standard_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = embedded(dir.path());
+    let strays = "posthaste_control_unknown_policy_endpoints";
+    let server = Server::start(&format!("{config}[retry_policies.fast]\ngaps = [\"5s\"]\n"));
+    let body = b"{\"url\": \"https://example.com/\", \"retry_policy\": \"fast\"}";
+    assert_eq!(server.api.post(PATH, "", body).status, 201);
+    assert_eq!(server.api.metric(strays), Some(0.0));
+    server.stop();
+    let server = Server::start(&config);
+    assert_eq!(server.api.metric(strays), Some(1.0));
+    let listed = server.api.call("GET", PATH, "", b"").text;
+    assert!(listed.contains("\"retry_policy\":\"fast\""), "{listed}");
+    let log = server.stop();
+    let warned = |line: &str| line.contains("\"WARN\"") && line.contains("`standard` serves them");
+    assert!(log.lines().any(warned), "{log}");
+}
