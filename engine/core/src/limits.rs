@@ -187,6 +187,28 @@ pub const DELIVERY_AGE_MAX: Duration = Duration::from_secs(72 * 3_600);
 /// Longest Retry-After that is honoured.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3_600);
 
+/// Failures in a row that trip an endpoint's breaker …
+pub const BREAKER_FAILURES: u32 = 5;
+/// … when they span so long: a burst that meets one moment is one failure.
+pub const BREAKER_FAILURES_SPAN: Duration = Duration::from_secs(1);
+/// Percent of failures that trip it …
+pub const BREAKER_RATE_PERCENT: u64 = 50;
+/// … of at least so many attempts …
+pub const BREAKER_RATE_MIN: u64 = 20;
+/// … within so many slices of time, the current one being the last …
+pub const BREAKER_SLICES: usize = 6;
+/// … of so long: 30 s in all.
+pub const BREAKER_SLICE_MS: u64 = 5_000;
+/// First pause before a probe; every failed probe doubles it.
+pub const COOLDOWN_FIRST: Duration = Duration::from_secs(5);
+/// Longest pause: this part of the time the endpoint has been down, so that its
+/// return is noticed within as much …
+pub const COOLDOWN_CAP_PART: u32 = 20;
+/// … but so long at least …
+pub const COOLDOWN_CAP_MIN: Duration = Duration::from_secs(60);
+/// … and at most.
+pub const COOLDOWN_CAP_MAX: Duration = Duration::from_secs(600);
+
 /// Dead letters of unreadable records being written. At the bound ingest stops
 /// routing.
 pub const BURIALS_MAX: usize = 256;
@@ -237,6 +259,10 @@ const _: () = {
     assert!(RETRY_GAP_MAX.as_millis() <= DELIVERY_AGE_MAX.as_millis());
     assert!(RETRY_AFTER_MAX.as_millis() <= DELIVERY_AGE_MAX.as_millis());
     assert!(SOURCE_SPAN_MAX <= COMMIT_SPAN_MAX);
+    assert!(BREAKER_SLICE_MS * BREAKER_SLICES as u64 == 30_000);
+    assert!(BREAKER_FAILURES as u64 <= BREAKER_RATE_MIN && BREAKER_RATE_PERCENT <= 100);
+    assert!(COOLDOWN_FIRST.as_millis() <= COOLDOWN_CAP_MIN.as_millis());
+    assert!(COOLDOWN_CAP_MIN.as_millis() <= COOLDOWN_CAP_MAX.as_millis());
     assert!(PACE_MIN <= SHARD_IN_FLIGHT_MAX);
     assert!(PACE_LATE_MS < PACE_QUICK_MS);
     assert!(QUEUE_ITEMS_FAIR <= QUEUE_ITEMS_MAX);

@@ -38,10 +38,11 @@ const CORE: [Layer; 23] = [
     // Mechanisms that know no delivery.
     layer("timers", &["limits", "time"]),
     layer("offsets", &["limits"]),
-    layer("breaker", &["limits", "rng", "time"]),
     layer("window", &["limits", "time"]),
     layer("rate", &["limits", "time"]),
-    // When to try again follows from what the attempt came to.
+    // What an attempt came to says whether its receiver is well, and when to try
+    // again.
+    layer("breaker", &["limits", "outcome", "rng", "time"]),
     layer("retry", &["limits", "outcome", "rng", "time"]),
     // A delivery names its endpoint by the registry's index, its lane record
     // carries event and outcome, and its endpoint's rules decide about a retry.
