@@ -209,6 +209,17 @@ pub const COOLDOWN_CAP_MIN: Duration = Duration::from_secs(60);
 /// … and at most.
 pub const COOLDOWN_CAP_MAX: Duration = Duration::from_secs(600);
 
+/// Attempts at once to an endpoint that never took anything …
+pub const WINDOW_FIRST: u32 = 1;
+/// … once it took one …
+pub const WINDOW_START: u32 = 4;
+/// … and once it is back after it was down. From there it is found by trying.
+pub const WINDOW_RECOVERED: u32 = 2;
+/// Attempts an endpoint's rate may save up: one, and this part of a second's.
+pub const RATE_BURST_PART: u64 = 10;
+/// Up to this part of a Retry-After is added to it.
+pub const RETRY_AFTER_JITTER_PART: u32 = 10;
+
 /// Dead letters of unreadable records being written. At the bound ingest stops
 /// routing.
 pub const BURIALS_MAX: usize = 256;
@@ -263,6 +274,8 @@ const _: () = {
     assert!(BREAKER_FAILURES as u64 <= BREAKER_RATE_MIN && BREAKER_RATE_PERCENT <= 100);
     assert!(COOLDOWN_FIRST.as_millis() <= COOLDOWN_CAP_MIN.as_millis());
     assert!(COOLDOWN_CAP_MIN.as_millis() <= COOLDOWN_CAP_MAX.as_millis());
+    assert!(1 <= WINDOW_FIRST && WINDOW_FIRST <= WINDOW_START);
+    assert!(WINDOW_START <= IN_FLIGHT_MAX && WINDOW_RECOVERED <= WINDOW_START);
     assert!(PACE_MIN <= SHARD_IN_FLIGHT_MAX);
     assert!(PACE_LATE_MS < PACE_QUICK_MS);
     assert!(QUEUE_ITEMS_FAIR <= QUEUE_ITEMS_MAX);

@@ -38,11 +38,11 @@ const CORE: [Layer; 23] = [
     // Mechanisms that know no delivery.
     layer("timers", &["limits", "time"]),
     layer("offsets", &["limits"]),
-    layer("window", &["limits", "time"]),
-    layer("rate", &["limits", "time"]),
-    // What an attempt came to says whether its receiver is well, and when to try
-    // again.
+    layer("rate", &["limits", "rng", "time"]),
+    // What an attempt came to says whether its receiver is well, how much it can
+    // take, and when to try again.
     layer("breaker", &["limits", "outcome", "rng", "time"]),
+    layer("window", &["limits", "outcome", "time"]),
     layer("retry", &["limits", "outcome", "rng", "time"]),
     // A delivery names its endpoint by the registry's index, its lane record
     // carries event and outcome, and its endpoint's rules decide about a retry.
