@@ -37,6 +37,8 @@ pub struct Endpoint {
     pub headers: Vec<CustomHeader>,
     /// Attempts in flight at once.
     pub max_in_flight: u32,
+    /// Attempts that begin within a second; 0 for no bound.
+    pub rate_per_second: u32,
     /// Time to connect, TLS included.
     pub connect_timeout: Duration,
     /// Time for a whole attempt.
@@ -51,6 +53,9 @@ pub struct Endpoint {
     pub disabled: bool,
     /// Every delivery goes through the lane.
     pub owned: bool,
+    /// First successes come in the order of the lane, through which every
+    /// delivery goes.
+    pub ordered: bool,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -137,6 +142,7 @@ impl Endpoint {
                 })
                 .collect(),
             max_in_flight: or_default(record.max_in_flight, IN_FLIGHT_DEFAULT),
+            rate_per_second: record.rate_per_second,
             connect_timeout: millis_or(record.connect_timeout_ms, CONNECT_TIMEOUT_DEFAULT),
             timeout: millis_or(record.timeout_ms, TIMEOUT_DEFAULT),
             http2: record.http2,
@@ -148,6 +154,7 @@ impl Endpoint {
             fail_fast_4xx: record.fail_fast_4xx,
             disabled: record.disabled,
             owned: record.owned,
+            ordered: record.ordered,
             created_at: Timestamp::from_millis(record.created_at_ms),
         };
         endpoint.check()?;
@@ -174,6 +181,7 @@ impl Endpoint {
                 })
                 .collect(),
             max_in_flight: self.max_in_flight,
+            rate_per_second: self.rate_per_second,
             connect_timeout_ms: millis(self.connect_timeout),
             timeout_ms: millis(self.timeout),
             http2: self.http2,
@@ -182,7 +190,13 @@ impl Endpoint {
             disabled: self.disabled,
             created_at_ms: self.created_at.as_millis(),
             owned: self.owned,
+            ordered: self.ordered,
         }
+    }
+
+    /// Whether first attempts are its owner's, too.
+    pub fn is_owned(&self) -> bool {
+        self.owned || self.ordered
     }
 
     /// Whether it wants events of this type.

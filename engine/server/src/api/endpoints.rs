@@ -175,6 +175,8 @@ fn build(api: &Api, tenant: String, new: NewEndpoint) -> Result<(Endpoint, Strin
         created_at_ms: now.as_millis(),
         description: new.description,
         owned: new.owned,
+        rate_per_second: 0,
+        ordered: false,
     })?;
     Ok((endpoint, secret))
 }
