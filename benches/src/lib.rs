@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use posthaste_core::delivery::{Delivery, Room, Ticket};
+use posthaste_core::delivery::{Delivery, Flight, Room, Ticket};
 use posthaste_core::event::{Event, JSON, Origin};
 use posthaste_core::id::EndpointId;
 use posthaste_core::registry::{EndpointIx, Registry, Table, table_key};
@@ -100,6 +100,7 @@ pub fn delivery(n: u64, k: u32, body: &Bytes) -> Delivery {
         endpoint: EndpointIx(k),
         attempts: 0,
         started: NOW,
+        flight: Flight::default(),
         ticket: Ticket {
             room: Room::Ingest,
             slot: 0,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use posthaste_proto as proto;
 
+use crate::breaker::Pass;
 use crate::endpoint::Endpoint;
 use crate::event::{Event, JSON, Origin};
 use crate::id::{CommandId, DeliveryId, EndpointId};
@@ -26,8 +27,30 @@ pub struct Delivery {
     pub attempts: u32,
     /// When its attempt in flight began.
     pub started: Timestamp,
+    /// How that attempt was admitted.
+    pub flight: Flight,
     /// What waits for it to settle.
     pub ticket: Ticket,
+}
+
+/// What a shard knew when it began an attempt, so that its end is counted as its
+/// beginning was.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Flight {
+    pub(crate) pass: Pass,
+    pub(crate) class: Class,
+}
+
+/// How long an endpoint's attempts take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Class {
+    /// Less than [`SLOW_MS`](crate::limits::SLOW_MS), or not yet known.
+    #[default]
+    Quick,
+    /// Longer.
+    Slow,
+    /// Longer than [`VERY_SLOW_MS`](crate::limits::VERY_SLOW_MS).
+    VerySlow,
 }
 
 /// The claim on a position of the log that a delivery carries until it is

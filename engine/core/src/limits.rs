@@ -60,6 +60,42 @@ pub const INTAKE_PATIENCE: Duration = Duration::from_millis(10);
 pub const INTAKE_PATIENCE_RETURN: i64 = 20;
 /// Attempts in flight in one shard. At the bound endpoints take turns.
 pub const SHARD_IN_FLIGHT_MAX: usize = 512;
+/// Bytes of bodies waiting in one shard, an event's counted for each of its
+/// deliveries. At the bound intake stops, and what an owner hands over bounces.
+pub const SHARD_QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// An endpoint whose attempts take longer than this on average is slow. All such
+/// together have at most [`SHARD_SLOW_MAX`] attempts in flight; past it they wait.
+pub const SLOW_MS: u32 = 1_000;
+/// Half of the slots.
+pub const SHARD_SLOW_MAX: usize = SHARD_IN_FLIGHT_MAX / 2;
+/// … and one whose attempts take longer than this is very slow.
+pub const VERY_SLOW_MS: u32 = 5_000;
+/// A quarter of the slots.
+pub const SHARD_VERY_SLOW_MAX: usize = SHARD_IN_FLIGHT_MAX / 4;
+/// Retries in flight while first attempts wait: half of the slots.
+pub const SHARD_RETRIES_MAX: usize = SHARD_IN_FLIGHT_MAX / 2;
+/// First attempts for each retry of one endpoint while both wait: retries are a
+/// fifth (Finagle's retry budget).
+pub const FRESH_PER_OWED: u32 = 4;
+/// Attempts in flight of one tenant while others wait: a quarter of the slots.
+pub const TENANT_IN_FLIGHT_MAX: usize = SHARD_IN_FLIGHT_MAX / 4;
+/// A delivery costs one turn and one more for so many bytes of its body.
+pub const COST_BYTES: usize = 16 * 1024;
+
+/// Percent of endpoints that newly cannot be reached past which a shard suspects
+/// itself …
+pub const PANIC_ENTER_PERCENT: u64 = 30;
+/// … out of at least so many …
+pub const PANIC_ENDPOINTS_MIN: u64 = 20;
+/// … with an attempt within this time.
+pub const PANIC_SPAN: Duration = Duration::from_secs(10);
+/// Below this percentage …
+pub const PANIC_LEAVE_PERCENT: u64 = 10;
+/// … for this long, it does so no longer.
+pub const PANIC_LEAVE_AFTER: Duration = Duration::from_secs(3);
+/// Attempts in flight meanwhile: a tenth of the slots.
+pub const PANIC_IN_FLIGHT_MAX: usize = SHARD_IN_FLIGHT_MAX / 10;
+
 /// Attempts at once that a shard always may have young in flight; up to
 /// [`SHARD_IN_FLIGHT_MAX`] while that does not make answers late.
 pub const PACE_MIN: usize = 64;
@@ -276,6 +312,10 @@ const _: () = {
     assert!(COOLDOWN_CAP_MIN.as_millis() <= COOLDOWN_CAP_MAX.as_millis());
     assert!(1 <= WINDOW_FIRST && WINDOW_FIRST <= WINDOW_START);
     assert!(WINDOW_START <= IN_FLIGHT_MAX && WINDOW_RECOVERED <= WINDOW_START);
+    assert!(SHARD_QUEUED_BYTES_MAX >= QUEUE_BYTES_MAX + BODY_BYTES_MAX);
+    assert!(SLOW_MS < VERY_SLOW_MS && SHARD_VERY_SLOW_MAX < SHARD_SLOW_MAX);
+    assert!(SHARD_SLOW_MAX < SHARD_IN_FLIGHT_MAX && SHARD_RETRIES_MAX < SHARD_IN_FLIGHT_MAX);
+    assert!(PANIC_LEAVE_PERCENT < PANIC_ENTER_PERCENT && PANIC_IN_FLIGHT_MAX > 0);
     assert!(PACE_MIN <= SHARD_IN_FLIGHT_MAX);
     assert!(PACE_LATE_MS < PACE_QUICK_MS);
     assert!(QUEUE_ITEMS_FAIR <= QUEUE_ITEMS_MAX);

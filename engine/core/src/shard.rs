@@ -19,31 +19,46 @@
 //! the hungry use up. Then the endpoint that held intake up is *slow*: until it
 //! has caught up, or for a second, it may queue only a fair few, and the rest
 //! goes to the lane at once.
+//!
+//! First attempts also go there at once, none spent, while their endpoint is
+//! down, its gate is not open, or it asked to be left alone. What an owner hands
+//! over passes: the owner knows better, and sends the probes.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use posthaste_proto as proto;
 
 use crate::delivery::{Delivery, Report, Room, Ticket};
+use crate::gate::GateState;
 use crate::id::EndpointId;
-use crate::limits::{SHARD_IN_FLIGHT_MAX, SHARD_QUEUED_MAX, SHARD_UNACKED_BYTES_MAX};
-use crate::outcome::Outcome;
-use crate::queue::Queue;
+use crate::limits::{
+    PANIC_IN_FLIGHT_MAX, SHARD_IN_FLIGHT_MAX, SHARD_QUEUED_BYTES_MAX, SHARD_QUEUED_MAX,
+    SHARD_UNACKED_BYTES_MAX,
+};
+use crate::outcome::{Outcome, Verdict};
+use crate::queue::{Limits, Queue};
 use crate::registry::{EndpointIx, Registry};
 use crate::retry::Policies;
 use crate::rng::Rng;
 use crate::time::Timestamp;
+use crate::timers::Timers;
 
 mod pace;
+mod panic;
 mod patience;
+mod quota;
+mod ring;
 mod settle;
+mod start;
 #[cfg(test)]
 mod tests;
 
 use pace::Pace;
+use panic::{Census, Panic, is_lost};
 use patience::{Hunger, Patience};
+use quota::Quota;
+use ring::Ring;
 pub use settle::dead_letter;
 
 /// What a shard wants done.
@@ -91,9 +106,18 @@ pub struct Shard {
     policies: Arc<Policies>,
     rng: Rng,
     queues: Vec<Option<Box<Queue>>>,
-    ring: VecDeque<EndpointIx>,
+    ring: Ring,
+    quota: Quota,
+    /// Endpoints whose rate is used up, by when they may go on.
+    wakes: Timers<EndpointIx>,
+    /// Deliveries that wait, first attempts among them, and bytes of all bodies.
     queued: usize,
+    fresh: usize,
+    queued_bytes: usize,
     in_flight: usize,
+    panic: Panic,
+    /// Source partitions read here, of how many.
+    share: (u32, u32),
     pace: Pace,
     unacked_bytes: usize,
     hunger: Hunger,
@@ -110,9 +134,15 @@ impl Shard {
             policies,
             rng,
             queues: Vec::new(),
-            ring: VecDeque::new(),
+            ring: Ring::default(),
+            quota: Quota::default(),
+            wakes: Timers::default(),
             queued: 0,
+            fresh: 0,
+            queued_bytes: 0,
             in_flight: 0,
+            panic: Panic::default(),
+            share: (1, 1),
             pace: Pace::default(),
             unacked_bytes: 0,
             hunger: Hunger::default(),
@@ -124,6 +154,13 @@ impl Shard {
     /// The endpoints changed. What waits follows the new settings.
     pub fn set_registry(&mut self, registry: Arc<Registry>) {
         self.registry = registry;
+    }
+
+    /// So many of `all` source partitions are read by this process: first attempts
+    /// get the same part of an endpoint's window and rate, so that all processes
+    /// together keep within them. Every endpoint gets one at least.
+    pub fn set_share(&mut self, mine: u32, all: u32) {
+        self.share = if mine < all { (mine, all) } else { (1, 1) };
     }
 
     /// The endpoints as this shard sees them.
@@ -150,22 +187,41 @@ impl Shard {
             return Ok(());
         }
         let from_source = delivery.ticket.room == Room::Ingest;
-        if endpoint.owned && from_source {
+        let ix = delivery.endpoint;
+        let owned = endpoint.is_owned();
+        let queue = queue_at(&mut self.queues, ix);
+        if queue.tenant.is_none() {
+            queue.tenant = Some(self.ring.tenant(&endpoint.tenant));
+        }
+        if from_source && (owned || self.is_held(ix, now)) {
             if self.log_lags() {
                 return Err(delivery);
             }
             self.taken(now);
-            self.put_in_lane(delivery, proto::Reason::Owned, now, actions);
+            let reason = if owned {
+                proto::Reason::Owned
+            } else {
+                proto::Reason::Gate
+            };
+            self.put_in_lane(delivery, reason, now, actions);
             return Ok(());
         }
-        let ix = delivery.endpoint;
+        if self.queued_bytes + delivery.event.body.len() > SHARD_QUEUED_BYTES_MAX {
+            if from_source {
+                return Err(delivery);
+            }
+            self.overflow(delivery, now, actions);
+            return Ok(());
+        }
         let shard_full = self.queued >= SHARD_QUEUED_MAX;
-        let queue = self.queue(ix);
+        let queue = queue_at(&mut self.queues, ix);
         queue.arrived(now);
         let slow = from_source && queue.is_slow(now);
         if queue.has_room(shard_full || slow) {
-            queue.push(delivery, now);
             self.queued += 1;
+            self.fresh += usize::from(from_source);
+            self.queued_bytes += delivery.event.body.len();
+            queue.push(delivery, now);
             self.taken(now);
             self.enter_ring(ix);
             self.turn(now, actions);
@@ -175,7 +231,7 @@ impl Shard {
             if self.log_lags() || !slow && self.may_wait(now, others_hungry) {
                 return Err(delivery);
             }
-            self.queue(ix).mark_slow(now);
+            queue_at(&mut self.queues, ix).mark_slow(now);
             self.taken(now);
         }
         self.overflow(delivery, now, actions);
@@ -206,14 +262,27 @@ impl Shard {
         actions: &mut Vec<Action>,
     ) {
         let ix = delivery.endpoint;
-        self.queue(ix).finish();
-        self.in_flight -= 1;
-        let answered = outcome.status.is_some();
-        if answered {
-            self.queue(ix).answered(now.since(delivery.started));
+        let lost = is_lost(&outcome);
+        let suspect = self.panic.is_on() && outcome.verdict != Verdict::Delivered;
+        let most = self.registry.endpoint(ix).map_or(1, |e| e.max_in_flight);
+        let queue = queue_at(&mut self.queues, ix);
+        queue.ended(&delivery, &outcome, most, suspect, now, &mut self.rng);
+        queue.health.ended(lost, now);
+        if let Some(tenant) = queue.tenant {
+            self.ring.ended(tenant);
         }
-        self.pace.end(delivery.started, answered, now);
-        self.settle(delivery, outcome, now, actions);
+        let retry = delivery.ticket.room == Room::Owner;
+        self.quota.end(delivery.flight.class, retry);
+        self.in_flight -= 1;
+        self.pace
+            .end(delivery.started, outcome.status.is_some(), now);
+        if suspect && lost {
+            // It was our own fault: as if it had not been made.
+            self.aside(delivery, proto::Reason::Gate, now, actions);
+        } else {
+            self.settle(delivery, outcome, now, actions);
+        }
+        self.hold(ix, now, actions);
         self.enter_ring(ix);
         self.turn(now, actions);
     }
@@ -235,27 +304,33 @@ impl Shard {
     }
 
     /// Moves on what has waited too long, unless the log lags behind, and
-    /// cancels what waits for endpoints that take nothing any more. Call it
-    /// about every 100 ms.
+    /// cancels what waits for endpoints that take nothing any more. Judges
+    /// whether the way out is broken. Call it about every 100 ms.
     pub fn sweep(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let mut census = Census::default();
         for place in 0..self.queues.len() {
-            let waiting = self.queues[place]
-                .as_ref()
-                .is_some_and(|queue| !queue.is_empty());
-            let Some(ix) = index(place).filter(|_| waiting) else {
+            let Some(queue) = self.queues[place].as_ref() else {
                 continue;
             };
-            if self.window(ix).is_none() {
+            self.panic.count(&queue.health, now, &mut census);
+            let Some(ix) = index(place).filter(|_| !queue.is_empty()) else {
+                continue;
+            };
+            if self.limits(ix).is_none() {
                 self.cancel_queue(ix, actions);
             }
+            self.hold(ix, now, actions);
             while !self.log_lags() {
                 let Some(stale) = self.queue(ix).pop_stale(now) else {
                     break;
                 };
-                self.queued -= 1;
+                self.left(&stale);
                 self.overflow(stale, now, actions);
             }
+            self.enter_ring(ix);
         }
+        self.panic = self.panic.judged(census, now);
+        self.turn(now, actions);
     }
 
     /// Sends everything that waits to the lane, or back to its owner: the
@@ -263,7 +338,7 @@ impl Shard {
     pub fn evacuate(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         for place in 0..self.queues.len() {
             while let Some(waiting) = self.queues[place].as_mut().and_then(|queue| queue.pop()) {
-                self.queued -= 1;
+                self.left(&waiting);
                 self.refuse(waiting, now, actions);
             }
         }
@@ -283,6 +358,18 @@ impl Shard {
     /// Deliveries waiting.
     pub fn queued(&self) -> usize {
         self.queued
+    }
+
+    /// Bytes of bodies waiting, an event's counted for each of its deliveries.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Whether so many endpoints cannot be reached that the fault is taken to be
+    /// on this side: nothing is counted against anybody, and only a tenth of the
+    /// slots is used.
+    pub fn suspects_itself(&self) -> bool {
+        self.panic.is_on()
     }
 
     /// Bytes of records not yet acknowledged.
@@ -311,9 +398,9 @@ impl Shard {
                 else {
                     continue;
                 };
-                let window = index(place).and_then(|ix| self.window(ix));
+                let limits = index(place).and_then(|ix| self.limits(ix));
                 active += 1;
-                hungry += u32::from(window.is_some_and(|window| queue.is_hungry(window)));
+                hungry += u32::from(limits.is_some_and(|limits| queue.is_hungry(&limits)));
             }
             self.hunger = Hunger::new(hungry, active, now);
         }
@@ -321,82 +408,67 @@ impl Shard {
     }
 
     fn may_start(&mut self, now: Timestamp) -> bool {
-        self.in_flight < SHARD_IN_FLIGHT_MAX && !self.log_lags() && self.pace.has_room(now)
+        let most = if self.panic.is_on() {
+            PANIC_IN_FLIGHT_MAX
+        } else {
+            SHARD_IN_FLIGHT_MAX
+        };
+        self.in_flight < most && !self.log_lags() && self.pace.has_room(now)
     }
 
     fn log_lags(&self) -> bool {
         self.unacked_bytes >= SHARD_UNACKED_BYTES_MAX
     }
 
-    /// An endpoint's window; `None` when it takes no deliveries. One that
-    /// answers within moments has its part of the pace.
-    fn window(&self, ix: EndpointIx) -> Option<u32> {
+    /// What an endpoint may have at once and a second; `None` when it takes no
+    /// deliveries. One that answers within moments has its part of the pace.
+    fn limits(&self, ix: EndpointIx) -> Option<Limits> {
         let endpoint = self.registry.endpoint(ix).filter(|e| !e.disabled)?;
         let place = usize::try_from(ix.0).ok()?;
         let queue = self.queues.get(place).and_then(Option::as_ref);
-        Some(if queue.is_none_or(|queue| queue.is_quick()) {
-            self.pace.part_of(endpoint.max_in_flight)
-        } else {
-            endpoint.max_in_flight
+        let quick = queue.is_none_or(|queue| queue.is_quick());
+        let (in_flight, rate) = (endpoint.max_in_flight, endpoint.rate_per_second);
+        Some(Limits {
+            in_flight: if quick {
+                self.pace.part_of(in_flight)
+            } else {
+                in_flight
+            },
+            direct_in_flight: self.part_of(in_flight).max(1),
+            rate,
+            direct_rate: self.part_of(rate).max(rate.min(1)),
         })
     }
 
-    /// Starts what may start, one of each endpoint in turn.
-    fn turn(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        while self.may_start(now) {
-            let Some(ix) = self.ring.pop_front() else {
-                return;
-            };
-            self.queue(ix).leave_ring();
-            match self.window(ix) {
-                Some(window) => self.start_one(ix, window, now, actions),
-                None => self.cancel_queue(ix, actions),
-            }
+    /// This process' part of what all may have.
+    fn part_of(&self, limit: u32) -> u32 {
+        let (mine, all) = self.share;
+        if mine == all {
+            return limit;
         }
+        let part = u64::from(limit) * u64::from(mine) / u64::from(all.max(1));
+        u32::try_from(part).unwrap_or(limit)
     }
 
-    fn start_one(
-        &mut self,
-        ix: EndpointIx,
-        window: u32,
-        now: Timestamp,
-        actions: &mut Vec<Action>,
-    ) {
-        let queue = self.queue(ix);
-        if !queue.is_ready(window) {
-            return;
-        }
-        if let Some(mut delivery) = queue.start() {
-            delivery.started = now;
-            self.pace.begin(now);
-            self.queued -= 1;
-            self.in_flight += 1;
-            actions.push(Action::Send(delivery));
-        }
-        self.enter_ring(ix);
-    }
-
-    fn enter_ring(&mut self, ix: EndpointIx) {
-        let queue = self.queue(ix);
-        if !queue.is_empty() && queue.enter_ring() {
-            self.ring.push_back(ix);
-        }
-    }
-
-    fn cancel_queue(&mut self, ix: EndpointIx, actions: &mut Vec<Action>) {
-        while let Some(delivery) = self.queue(ix).pop() {
-            self.queued -= 1;
-            self.cancel(delivery, actions);
-        }
+    /// Whether first attempts of an endpoint go to the lane.
+    fn is_held(&self, ix: EndpointIx, now: Timestamp) -> bool {
+        let place = usize::try_from(ix.0).unwrap_or(usize::MAX);
+        let queue = self.queues.get(place).and_then(Option::as_ref);
+        queue.is_some_and(|queue| queue.is_held(now))
+            || self.registry.gate(ix).state != GateState::Open
     }
 
     fn queue(&mut self, ix: EndpointIx) -> &mut Queue {
-        let place = usize::try_from(ix.0).expect("an index fits the address space");
-        if place >= self.queues.len() {
-            self.queues.resize_with(place + 1, || None);
-        }
-        self.queues[place].get_or_insert_default()
+        queue_at(&mut self.queues, ix)
     }
+}
+
+fn queue_at(queues: &mut Vec<Option<Box<Queue>>>, ix: EndpointIx) -> &mut Queue {
+    let place = usize::try_from(ix.0).expect("an index fits the address space");
+    if place >= queues.len() {
+        queues.resize_with(place + 1, || None);
+    }
+    queues[place].get_or_insert_default()
 }
 
 fn index(place: usize) -> Option<EndpointIx> {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use posthaste_proto::Record as _;
 
 use super::*;
-use crate::delivery::ReportEnd;
+use crate::delivery::{Flight, ReportEnd};
 use crate::endpoint::sample as endpoint_sample;
 use crate::event::sample as event_sample;
 use crate::limits::{
@@ -12,9 +12,12 @@ use crate::limits::{
 };
 use crate::outcome::Cause;
 use crate::registry::{Table, table_key};
+use crate::window::Window;
 
 mod conservation;
+mod crowd;
 mod isolation;
+mod overload;
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -34,9 +37,14 @@ fn put(table: &mut Table, record: &proto::Endpoint) {
     table.apply(&table_key(id), &record.to_value()).unwrap();
 }
 
+/// A shard whose endpoints have shown what they can take.
 fn shard(registry: Arc<Registry>) -> Shard {
+    let endpoints = u32::try_from(registry.len()).unwrap();
     let mut shard = Shard::new(registry, Arc::default(), Rng::new(7));
     shard.pace = Pace::full();
+    for ix in 0..endpoints {
+        shard.queue(EndpointIx(ix)).window = Window::full();
+    }
     shard
 }
 
@@ -51,6 +59,7 @@ fn from(room: Room, endpoint: u32, offset: u64) -> Delivery {
         endpoint: EndpointIx(endpoint),
         attempts: 0,
         started: Timestamp::default(),
+        flight: Flight::default(),
         ticket: Ticket {
             room,
             slot: 0,
@@ -570,7 +579,7 @@ fn a_log_that_lags_stops_new_attempts_but_not_their_ends() {
         assert!(offer(&mut shard, one, START, &mut wanted));
     }
     assert!(offer(&mut shard, delivery(0, 64), START, &mut wanted));
-    let failed = Outcome::failed(Cause::ConnectionRefused);
+    let failed = Outcome::response(429, None, START);
     let mut sends = std::mem::take(&mut wanted.sends).into_iter();
     for sent in sends.by_ref().take(40) {
         finish(&mut shard, sent, failed, START, &mut wanted);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
-use posthaste_core::delivery::{Closed, Delivery, Room, Ticket};
+use posthaste_core::delivery::{Closed, Delivery, Flight, Room, Ticket};
 use posthaste_core::event::EventError;
 use posthaste_core::limits::{BURIALS_MAX, MAILBOX_BATCH};
 use posthaste_core::registry::{EndpointIx, Registry};
@@ -115,6 +115,7 @@ impl Router {
                 endpoint,
                 attempts: 0,
                 started: Timestamp::default(),
+                flight: Flight::default(),
                 ticket: Ticket {
                     room: Room::Ingest,
                     slot,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use posthaste_core::delivery::{Delivery, Room, Ticket, event_of};
+use posthaste_core::delivery::{Delivery, Flight, Room, Ticket, event_of};
 use posthaste_core::lane::fold::{Change, Fact};
 use posthaste_core::lane::owner::Owner;
 use posthaste_core::registry::EndpointIx;
@@ -132,6 +132,7 @@ impl Part {
             endpoint,
             attempts,
             started: Timestamp::default(),
+            flight: Flight::default(),
             ticket: Ticket {
                 room: Room::Owner,
                 slot: self.tp.partition,

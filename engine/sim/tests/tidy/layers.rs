@@ -49,18 +49,21 @@ const CORE: [Layer; 23] = [
     layer(
         "delivery",
         &[
-            "endpoint", "event", "id", "limits", "outcome", "registry", "retry", "time",
+            "breaker", "endpoint", "event", "id", "limits", "outcome", "registry", "retry", "time",
         ],
     ),
     layer(
         "queue",
-        &["breaker", "delivery", "limits", "rate", "time", "window"],
+        &[
+            "breaker", "delivery", "limits", "outcome", "rate", "rng", "time", "window",
+        ],
     ),
     // A shard looks endpoints up and decides about the first attempt itself.
     layer(
         "shard",
         &[
-            "delivery", "id", "limits", "outcome", "queue", "registry", "retry", "rng", "time",
+            "delivery", "gate", "id", "limits", "outcome", "queue", "registry", "retry", "rng",
+            "time", "timers",
         ],
     ),
     // An owner hears of its deliveries by outcome and decides by retry.

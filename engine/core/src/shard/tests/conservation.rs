@@ -7,6 +7,8 @@ use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop};
 use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::*;
+use crate::gate::Gate;
+use crate::registry::gate_key;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -26,6 +28,11 @@ enum Step {
         millis: u64,
     },
     Sweep,
+    Tick,
+    Gate {
+        endpoint: u8,
+        open: bool,
+    },
     Change {
         endpoint: u8,
         window: u32,
@@ -36,7 +43,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let status = prop_oneof![4 => Just(200_u16), 3 => Just(503), 1 => Just(410), 1 => Just(429)];
-    let change = (0..4_u8, 1..5_u32, 0..6_u8);
+    let change = (0..4_u8, 1..5_u32, 0..8_u8);
     prop_oneof![
         30 => (0..4_u32, any::<bool>(), prop::bool::weighted(0.1)).prop_map(
             |(endpoint, owner, others_hungry)| Step::Offer { endpoint, owner, others_hungry }
@@ -45,6 +52,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => any::<usize>().prop_map(|which| Step::Ack { which }),
         4 => prop_oneof![0..30_u64, 0..12_000_u64].prop_map(|millis| Step::Pass { millis }),
         2 => Just(Step::Sweep),
+        2 => Just(Step::Tick),
+        1 => (0..4_u8, any::<bool>()).prop_map(|(endpoint, open)| Step::Gate { endpoint, open }),
         1 => change.prop_map(|(endpoint, window, state)| Step::Change { endpoint, window, state }),
         1 => prop::bool::weighted(0.05).prop_map(|all| if all { Step::Evacuate } else { Step::Sweep }),
     ]
@@ -91,6 +100,9 @@ impl Books {
         assert_eq!(shard.in_flight(), self.in_flight.len());
         let charged: usize = self.owed_by_log.iter().map(|append| append.charge).sum();
         assert_eq!(shard.unacked_bytes(), charged);
+        assert!(shard.fresh <= shard.queued());
+        // Every body is `{}`.
+        assert_eq!(shard.queued_bytes(), shard.queued() * 2);
         let accounted = self.ended.len() + self.owed_by_log.len() + self.in_flight.len();
         let offered = usize::try_from(self.offered - self.given_back).unwrap();
         assert_eq!(
@@ -140,7 +152,8 @@ proptest! {
                     if !books.in_flight.is_empty() {
                         let which = which % books.in_flight.len();
                         let sent = books.in_flight.swap_remove(which);
-                        let outcome = Outcome::response(status, None, now);
+                        let asks = (status == 429).then_some("1");
+                        let outcome = Outcome::response(status, asks, now);
                         shard.finished(sent, outcome, now, &mut actions);
                     }
                 }
@@ -154,11 +167,21 @@ proptest! {
                 }
                 Step::Pass { millis } => now = now.after(Duration::from_millis(millis)),
                 Step::Sweep => shard.sweep(now, &mut actions),
+                Step::Tick => shard.tick(now, &mut actions),
+                Step::Gate { endpoint, open } => {
+                    let state = if open { GateState::Open } else { GateState::Held };
+                    let id = EndpointId::from_bytes([endpoint; 16]);
+                    let value = Gate { state, ..Gate::OPEN }.to_proto(id).to_value();
+                    table.apply(&gate_key(id), &value).unwrap();
+                    shard.set_registry(table.snapshot());
+                }
                 Step::Change { endpoint, window, state } => {
                     let mut record = endpoint_sample(endpoint, "acme", &[]);
                     record.max_in_flight = window;
                     record.disabled = state == 0;
                     record.owned = state == 1;
+                    record.ordered = state == 3;
+                    record.rate_per_second = if state == 4 { 20 } else { 0 };
                     put(&mut table, &record);
                     if state == 2 {
                         let id = EndpointId::from_bytes([endpoint; 16]);
@@ -190,7 +213,8 @@ proptest! {
             shard.finished(sent, ok(), now, &mut actions);
             books.take(actions);
         }
-        prop_assert_eq!(shard.queued(), 0);
+        prop_assert_eq!((shard.queued(), shard.fresh, shard.in_flight()), (0, 0, 0));
+        prop_assert!(shard.quota.is_empty());
         let offered = usize::try_from(books.offered - books.given_back).unwrap();
         prop_assert_eq!(books.ended.len(), offered);
     }

@@ -1,0 +1,141 @@
+//! What starts next, and what leaves a queue otherwise.
+
+use posthaste_proto as proto;
+
+use super::{Action, Shard, queue_at};
+use crate::delivery::{Delivery, Room};
+use crate::queue::{Choice, Limits};
+use crate::registry::EndpointIx;
+use crate::time::Timestamp;
+
+impl Shard {
+    /// Starts what may start, tenants and their endpoints in turn.
+    pub(super) fn turn(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        self.wake(now);
+        while self.may_start(now) {
+            let Some((tenant, ix)) = self.ring.next() else {
+                return;
+            };
+            self.queue(ix).leave_ring();
+            match self.limits(ix) {
+                Some(limits) => self.start_one(tenant, ix, &limits, now, actions),
+                None => self.cancel_queue(ix, actions),
+            }
+        }
+    }
+
+    /// Lets those back into the ring for which there may be room again.
+    fn wake(&mut self, now: Timestamp) {
+        while let Some(ix) = self.wakes.pop_due(now) {
+            self.queue(ix).wake();
+            self.enter_ring(ix);
+        }
+        let mut tried = 0;
+        while let Some(ix) = self.quota.woken(self.fresh, tried) {
+            tried += 1;
+            self.queue(ix).leave_line();
+            self.enter_ring(ix);
+        }
+    }
+
+    fn start_one(
+        &mut self,
+        tenant: u32,
+        ix: EndpointIx,
+        limits: &Limits,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        let held = self.is_held(ix, now);
+        if held {
+            self.hold(ix, now, actions);
+        }
+        let retry_room = self.quota.has_retry_room(self.fresh);
+        let queue = queue_at(&mut self.queues, ix);
+        let class = queue.class();
+        match queue.choose(limits, !held, retry_room, now) {
+            Choice::Start(_) if !self.quota.has_room(class) => {
+                if queue.line_up() {
+                    self.quota.wait(ix, class);
+                }
+            }
+            Choice::Start(room) => {
+                self.start(tenant, room, ix, limits, now, actions);
+                self.enter_ring(ix);
+            }
+            Choice::RetriesFull => {
+                if queue.line_up() {
+                    self.quota.wait_retry(ix);
+                }
+            }
+            Choice::At(when) => {
+                if queue.sleep() {
+                    self.wakes.insert(when, ix);
+                }
+            }
+            Choice::Nothing => {}
+        }
+    }
+
+    fn start(
+        &mut self,
+        tenant: u32,
+        room: Room,
+        ix: EndpointIx,
+        limits: &Limits,
+        now: Timestamp,
+        actions: &mut Vec<Action>,
+    ) {
+        let queue = self.queue(ix);
+        let Some(delivery) = queue.start(room, limits, now) else {
+            return;
+        };
+        let debt = queue.debt;
+        self.ring.began(tenant, debt + 1);
+        self.quota.begin(delivery.flight.class, room == Room::Owner);
+        self.pace.begin(now);
+        self.in_flight += 1;
+        self.left(&delivery);
+        actions.push(Action::Send(delivery));
+    }
+
+    /// Lets an endpoint for which something waits take part in the turns.
+    pub(super) fn enter_ring(&mut self, ix: EndpointIx) {
+        let queue = self.queue(ix);
+        if !queue.is_empty()
+            && let Some(tenant) = queue.tenant
+            && queue.enter_ring()
+        {
+            let debt = std::mem::take(&mut queue.debt);
+            self.ring.enter(tenant, ix, debt);
+        }
+    }
+
+    /// What left its queue waits no more.
+    pub(super) fn left(&mut self, delivery: &Delivery) {
+        self.queued -= 1;
+        self.fresh -= usize::from(delivery.ticket.room == Room::Ingest);
+        self.queued_bytes -= delivery.event.body.len();
+    }
+
+    /// Sends first attempts that wait to the lane if they may not be made now,
+    /// as far as the log keeps up.
+    pub(super) fn hold(&mut self, ix: EndpointIx, now: Timestamp, actions: &mut Vec<Action>) {
+        if !self.queue(ix).fresh_waits() || !self.is_held(ix, now) {
+            return;
+        }
+        while !self.log_lags()
+            && let Some(delivery) = self.queue(ix).pop_of(Room::Ingest)
+        {
+            self.left(&delivery);
+            self.put_in_lane(delivery, proto::Reason::Gate, now, actions);
+        }
+    }
+
+    pub(super) fn cancel_queue(&mut self, ix: EndpointIx, actions: &mut Vec<Action>) {
+        while let Some(delivery) = self.queue(ix).pop() {
+            self.left(&delivery);
+            self.cancel(delivery, actions);
+        }
+    }
+}
