@@ -102,7 +102,8 @@ pub struct Report {
 pub enum ReportEnd {
     /// An attempt was made.
     Attempted(Outcome),
-    /// No attempt was made: there was no room, or the process stops.
+    /// No attempt counts: there was no room, the process stops, or the way out is
+    /// broken on our side.
     Bounced,
     /// The endpoint is gone or disabled.
     Cancelled,
