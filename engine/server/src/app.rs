@@ -14,7 +14,7 @@ use bytestring::ByteString;
 use metrics_exporter_prometheus::PrometheusHandle;
 use posthaste_core::delivery::{Closed, Delivery, Report};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -68,7 +68,7 @@ pub struct Opened {
     listener: TcpListener,
     egress: Arc<Egress>,
     decoder: Decoder,
-    event_partitions: u32,
+    sources: topics::Sources,
     helpers_end: CancellationToken,
 }
 
@@ -158,7 +158,7 @@ impl Opened {
         let egress = Arc::new(Egress::new(EgressSettings::from(&config.egress))?);
         let decoder = Decoder::new(&config.ingest)?;
         let log = open_log(&config, &clock).await?;
-        let event_partitions = verify_topics(&config, &*log).await?;
+        let sources = verify_topics(&config, &*log).await?;
         let helpers_end = CancellationToken::new();
         let endpoints = Endpoints::open(Arc::clone(&log), &config, helpers_end.clone()).await?;
         Ok(Self {
@@ -169,7 +169,7 @@ impl Opened {
             listener,
             egress,
             decoder,
-            event_partitions,
+            sources,
             helpers_end,
         })
     }
@@ -180,6 +180,7 @@ impl Opened {
         let stop = CancellationToken::new();
         let shards_end = CancellationToken::new();
         let (closed, closed_seen) = mpsc::channel(dispatch::REPORTS_MAX);
+        let (share, share_seen) = watch::channel((0, self.sources.all));
         let (reports, reports_seen) = mpsc::channel(dispatch::REPORTS_MAX);
         let doors = dispatch::start(
             self.config.shard_count(),
@@ -189,6 +190,7 @@ impl Opened {
                 registry: self.endpoints.registry(),
                 policies: Arc::clone(&self.config.retry_policies.0),
                 egress: Arc::clone(&self.egress),
+                share: share_seen,
                 clock: self.clock.clone(),
                 audit: self.config.audit,
                 closed,
@@ -205,7 +207,7 @@ impl Opened {
             stop: &stop,
         };
         let spawned = vec![
-            rooms.ingest(self.decoder.clone(), doors.ingest, closed_seen)?,
+            rooms.ingest(self.decoder.clone(), doors.ingest, closed_seen, share)?,
             rooms.owner(doors.owner, reports_seen)?,
         ];
         let app = App {
@@ -235,7 +237,7 @@ impl Opened {
             config: self.config,
             egress: self.egress,
             clock: self.clock,
-            event_partitions: self.event_partitions,
+            event_partitions: self.sources.first,
             metrics,
             stop,
         });
@@ -283,6 +285,7 @@ impl Rooms<'_> {
         decoder: Decoder,
         mailboxes: Vec<mpsc::Sender<Vec<Delivery>>>,
         closed: mpsc::Receiver<Vec<Closed>>,
+        share: watch::Sender<(u32, u32)>,
     ) -> anyhow::Result<Spawned> {
         let config = self.config;
         let names = config.ingest.topics.iter();
@@ -306,6 +309,7 @@ impl Rooms<'_> {
                 clock: self.clock.clone(),
             },
             metrics: IngestMetrics::default(),
+            share,
         });
         let run = room.run(self.stop.clone(), config.drain_deadline);
         Ok(("ingest", tokio::spawn(async { Ok(run.await?) })))

@@ -58,6 +58,8 @@ pub struct Parts {
     pub policies: Arc<Policies>,
     /// The way out.
     pub egress: Arc<Egress>,
+    /// How many source partitions this process reads, of how many.
+    pub share: watch::Receiver<(u32, u32)>,
     /// The time.
     pub clock: Clock,
     /// Which attempts are recorded.
@@ -221,7 +223,7 @@ impl Room {
     }
 
     fn sweep(&self, desk: &Rc<Desk>) {
-        let hungry = desk.sweep();
+        let hungry = desk.sweep(*self.parts.share.borrow());
         self.hungry[self.number].store(hungry, Ordering::Relaxed);
     }
 }

@@ -57,6 +57,8 @@ pub struct Parts {
     pub undertaker: Undertaker,
     /// Counters.
     pub metrics: IngestMetrics,
+    /// Told how many source partitions are read here.
+    pub share: watch::Sender<(u32, u32)>,
 }
 
 /// The room. [`Ingest::run`] is its loop.
@@ -69,6 +71,7 @@ pub struct Ingest {
     commits: FuturesUnordered<BoxFuture<'static, Committed>>,
     metadata_max: usize,
     completions: usize,
+    share: watch::Sender<(u32, u32)>,
 }
 
 struct Committed {
@@ -103,6 +106,7 @@ impl Ingest {
             commits: FuturesUnordered::new(),
             metadata_max: COMMIT_METADATA_MAX,
             completions: 0,
+            share: parts.share,
         }
     }
 
@@ -156,6 +160,18 @@ impl Ingest {
     }
 
     fn group_event(&mut self, event: GroupEvent) -> Result<(), LogError> {
+        let moved = !matches!(event, GroupEvent::Batch { .. });
+        self.take(event)?;
+        if moved {
+            let read = self.sources.iter().flatten();
+            let read = read.filter(|source| source.revoking.is_none()).count();
+            let mine = u32::try_from(read).unwrap_or(u32::MAX);
+            self.share.send_modify(|share| share.0 = mine);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: GroupEvent) -> Result<(), LogError> {
         match event {
             GroupEvent::Assigned {
                 tp,

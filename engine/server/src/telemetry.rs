@@ -10,6 +10,7 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use posthaste_core::outcome::{Cause, Outcome, Verdict};
+use posthaste_core::shard::Shard;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -108,6 +109,16 @@ pub const DISPATCH_QUEUED: Metric = gauged(
     "posthaste_dispatch_queued_deliveries",
     "Deliveries waiting in memory, by shard.",
 );
+/// … and the bytes of their bodies.
+pub const DISPATCH_QUEUED_BYTES: Metric = gauged(
+    "posthaste_dispatch_queued_bytes",
+    "Bytes of bodies waiting in memory, by shard.",
+);
+/// Whether a shard takes the fault to be its own.
+pub const DISPATCH_SUSPECTS_ITSELF: Metric = gauged(
+    "posthaste_dispatch_suspects_itself",
+    "1 while so many endpoints cannot be reached that a shard takes the fault to be on this side.",
+);
 /// Lane and dead-letter records written by shards.
 pub const DISPATCH_APPENDS: Metric = counted(
     "posthaste_dispatch_appends_total",
@@ -168,6 +179,8 @@ pub const NAMES: &[Metric] = &[
     SEND_CONNECTIONS,
     DISPATCH_IN_FLIGHT,
     DISPATCH_QUEUED,
+    DISPATCH_QUEUED_BYTES,
+    DISPATCH_SUSPECTS_ITSELF,
     DISPATCH_APPENDS,
     DISPATCH_UNACKED,
     AUDIT_DROPPED,
@@ -282,6 +295,8 @@ pub struct ShardMetrics {
     pub audit_dropped: Counter,
     in_flight: Gauge,
     queued: Gauge,
+    queued_bytes: Gauge,
+    suspects_itself: Gauge,
     unacked: Gauge,
 }
 
@@ -299,6 +314,8 @@ impl ShardMetrics {
             audit_dropped: counter!(AUDIT_DROPPED.name),
             in_flight: gauge!(DISPATCH_IN_FLIGHT.name, "shard" => shard.clone()),
             queued: gauge!(DISPATCH_QUEUED.name, "shard" => shard.clone()),
+            queued_bytes: gauge!(DISPATCH_QUEUED_BYTES.name, "shard" => shard.clone()),
+            suspects_itself: gauge!(DISPATCH_SUSPECTS_ITSELF.name, "shard" => shard.clone()),
             unacked: gauge!(DISPATCH_UNACKED.name, "shard" => shard),
         }
     }
@@ -341,11 +358,14 @@ impl ShardMetrics {
 
     /// How much is in the shard. Passes on what was counted since the last
     /// time.
-    pub fn levels(&mut self, in_flight: usize, queued: usize, unacked_bytes: usize) {
+    pub fn levels(&mut self, shard: &Shard) {
         self.pass_on();
-        self.in_flight.set(level(in_flight));
-        self.queued.set(level(queued));
-        self.unacked.set(level(unacked_bytes));
+        self.in_flight.set(level(shard.in_flight()));
+        self.queued.set(level(shard.queued()));
+        self.queued_bytes.set(level(shard.queued_bytes()));
+        self.suspects_itself
+            .set(level(usize::from(shard.suspects_itself())));
+        self.unacked.set(level(shard.unacked_bytes()));
     }
 }
 

@@ -14,12 +14,20 @@ const SOURCE_KEPT_MIN: Duration = HOUR.saturating_mul(24);
 /// Below this a long weekend's outage loses events.
 const SOURCE_KEPT_WANTED: Duration = HOUR.saturating_mul(96);
 
-/// Checks the topics, or makes them where the log is ours. Answers how many
-/// partitions the first source topic has.
+/// The source topics' partitions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sources {
+    /// Of the first topic.
+    pub(crate) first: u32,
+    /// Of all.
+    pub(crate) all: u32,
+}
+
+/// Checks the topics, or makes them where the log is ours.
 ///
 /// # Errors
 /// The first topic that is missing, or has a wrong setting.
-pub(crate) async fn verify(config: &Config, log: &dyn Log) -> anyhow::Result<u32> {
+pub(crate) async fn verify(config: &Config, log: &dyn Log) -> anyhow::Result<Sources> {
     let ours = matches!(config.log, LogUrl::Embedded(_));
     let mut specs = config.topics.specs();
     if ours {
@@ -27,16 +35,17 @@ pub(crate) async fn verify(config: &Config, log: &dyn Log) -> anyhow::Result<u32
         specs.extend(sources.map(|name| config.topics.source_spec(name)));
     }
     log.verify(&specs).await?;
-    let mut first = 0;
+    let mut sources = Sources { first: 0, all: 0 };
     for name in config.ingest.topics.iter().rev() {
         let name = ByteString::from(name.as_str());
         let topic = log.describe(&name).await.map_err(missing_source)?;
         if !ours {
             check_source(&name, &topic)?;
         }
-        first = topic.partitions;
+        sources.first = topic.partitions;
+        sources.all += topic.partitions;
     }
-    Ok(first)
+    Ok(sources)
 }
 
 /// A source topic is somebody else's: it is made only when asked for.

@@ -226,17 +226,15 @@ impl Desk {
     }
 
     /// Moves on what waited too long, closes idle connections and shows levels.
-    /// Answers whether some endpoint here is hungry.
-    pub(super) fn sweep(self: &Rc<Self>) -> bool {
+    /// Answers whether some endpoint here is hungry. `share` is the process's of
+    /// the source partitions.
+    pub(super) fn sweep(self: &Rc<Self>, share: (u32, u32)) -> bool {
         let now = self.clock.now();
         let hungry = {
             let mut shard = self.shard.borrow_mut();
+            shard.set_share(share.0, share.1);
             shard.sweep(now, &mut self.actions.borrow_mut());
-            self.metrics.borrow_mut().levels(
-                shard.in_flight(),
-                shard.queued(),
-                shard.unacked_bytes(),
-            );
+            self.metrics.borrow_mut().levels(&shard);
             shard.somebody_is_hungry(now)
         };
         self.workers.borrow().sweep(now);
