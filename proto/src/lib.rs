@@ -3,7 +3,7 @@
 //! `posthaste-core`'s part.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use prost::Message;
+pub use prost::Message;
 
 mod attempts;
 mod generated {
@@ -11,8 +11,9 @@ mod generated {
 }
 pub use attempts::{AttemptRef, AttemptWriter};
 pub use generated::{
-    Attempt, AttemptBatch, Claim, Dead, DeadCause, Deliver, Endpoint, Gate, Header, Origin,
-    Progress, Reason, Secret, gate, progress,
+    Attempt, AttemptBatch, Claim, Command, Dead, DeadCause, DeadRange, Deliver, DeliverHead,
+    Endpoint, Gate, Header, Origin, Progress, Reason, Secret, Snapshot, command, gate, progress,
+    snapshot,
 };
 
 impl std::fmt::Debug for Secret {
@@ -45,6 +46,12 @@ pub enum RecordType {
     Dead = 6,
     /// [`Gate`] in the endpoints table.
     Gate = 7,
+    /// [`Snapshot`] in the lane.
+    Snapshot = 8,
+    /// [`Command`] in the lane.
+    Command = 9,
+    /// [`DeadRange`] in the dead-letter topic.
+    DeadRange = 10,
 }
 
 /// Why a record's value could not be read.
@@ -84,6 +91,9 @@ impl RecordType {
             Some(5) => Ok(Self::AttemptBatch),
             Some(6) => Ok(Self::Dead),
             Some(7) => Ok(Self::Gate),
+            Some(8) => Ok(Self::Snapshot),
+            Some(9) => Ok(Self::Command),
+            Some(10) => Ok(Self::DeadRange),
             Some(&byte) => Err(RecordError::UnknownType(byte)),
         }
     }
@@ -122,6 +132,10 @@ impl Record for Endpoint {
 impl Record for Deliver {
     const TYPE: RecordType = RecordType::Deliver;
 }
+/// Reads the head of what a [`Deliver`] wrote; it is never written itself.
+impl Record for DeliverHead {
+    const TYPE: RecordType = RecordType::Deliver;
+}
 impl Record for Progress {
     const TYPE: RecordType = RecordType::Progress;
 }
@@ -136,6 +150,15 @@ impl Record for Dead {
 }
 impl Record for Gate {
     const TYPE: RecordType = RecordType::Gate;
+}
+impl Record for Snapshot {
+    const TYPE: RecordType = RecordType::Snapshot;
+}
+impl Record for Command {
+    const TYPE: RecordType = RecordType::Command;
+}
+impl Record for DeadRange {
+    const TYPE: RecordType = RecordType::DeadRange;
 }
 
 #[cfg(test)]

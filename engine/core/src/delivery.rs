@@ -190,6 +190,8 @@ pub fn lane_record(
             event.content_type.to_string()
         },
         body: event.body.clone(),
+        // Of an ordered endpoint: all in one line.
+        ordering_key: bytes::Bytes::new(),
     }
 }
 

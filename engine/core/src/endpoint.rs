@@ -51,11 +51,14 @@ pub struct Endpoint {
     pub fail_fast_4xx: bool,
     /// Takes no deliveries.
     pub disabled: bool,
+    /// Why it was disabled, where Posthaste did so: `failing` or `gone`.
+    pub disabled_reason: String,
     /// Every delivery goes through the lane.
     pub owned: bool,
-    /// First successes come in the order of the lane, through which every
-    /// delivery goes.
+    /// One attempt at a time per ordering key, in the order of the lane.
     pub ordered: bool,
+    /// After an outage first attempts wait until the backlog is delivered.
+    pub fifo: bool,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -153,8 +156,10 @@ impl Endpoint {
             },
             fail_fast_4xx: record.fail_fast_4xx,
             disabled: record.disabled,
+            disabled_reason: record.disabled_reason,
             owned: record.owned,
             ordered: record.ordered,
+            fifo: record.fifo,
             created_at: Timestamp::from_millis(record.created_at_ms),
         };
         endpoint.check()?;
@@ -188,9 +193,11 @@ impl Endpoint {
             retry_policy: self.retry_policy.clone(),
             fail_fast_4xx: self.fail_fast_4xx,
             disabled: self.disabled,
+            disabled_reason: self.disabled_reason.clone(),
             created_at_ms: self.created_at.as_millis(),
             owned: self.owned,
             ordered: self.ordered,
+            fifo: self.fifo,
         }
     }
 

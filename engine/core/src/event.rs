@@ -9,6 +9,10 @@ use crate::time::Timestamp;
 /// The content type of a body that came without one.
 pub const JSON: ByteString = ByteString::from_static("application/json");
 
+/// The tenant of operational events, which are about Posthaste itself: its
+/// endpoints are made like any others, its events only by Posthaste.
+pub const SYSTEM_TENANT: &str = "_posthaste";
+
 /// An event. Cloning it shares the buffers.
 #[derive(Debug, Clone)]
 pub struct Event {
@@ -70,6 +74,9 @@ pub enum EventError {
         /// What it may hold.
         wanted: &'static str,
     },
+    /// The tenant is not for everybody's events.
+    #[error("the event's tenant may not be `{SYSTEM_TENANT}`: its events are Posthaste's own")]
+    Reserved,
     /// The record is not in the form it claims.
     #[error("{0}")]
     Malformed(String),

@@ -8,21 +8,26 @@
 //! and come from an owner that has been replaced; the fold is monotone, so that
 //! costs duplicates at worst.
 //!
-//! An owner commits the lowest offset that is still owed ([`fold::Fold::floor`]),
-//! and its successor folds from there. That loses nothing: facts stand after
-//! the delivery they are about, so everything owed is found with all that is
-//! known about it, and what lies below is settled. It can resurrect a copy: if a
-//! delivery stands in the lane twice, the fold drops the second while it owes
-//! the first; a successor that starts between them sees the second alone, and
-//! facts about the first do not settle it. So such a delivery may be made again,
-//! and two instances may owe different copies of it. Each settles the copy it
-//! owes, none is settled without a success, a dead letter or a cancellation, and
-//! the receiver knows a copy by its `webhook-id`. Copies come from crashes
-//! between append and commit only. The price of a low floor is reading: one
-//! delivery that is owed for 72 hours makes a successor fold 72 hours of lane.
+//! Of what waits for its endpoint ([`hold::Hold`]) only the place is known, so
+//! that a backlog of days costs kilobytes. Of what waits for a time a timer is
+//! kept ([`Timers`](crate::timers::Timers)), under a cap.
+//!
+//! An owner writes [`snapshot`]s of its fold into the lane and commits the
+//! position they tell of. A successor that cannot read one folds the log from
+//! its start: facts stand after the delivery they are about and are kept as
+//! long, so everything owed is found with all that is known about it.
+//!
+//! A delivery can stand in the lane twice, after a crash between append and
+//! commit. The fold drops a copy of what waits for a time; copies of what is
+//! held it cannot tell. Then it is made twice, and the receiver knows it by its
+//! `webhook-id`.
 
+mod chunks;
 pub mod fold;
+pub mod hold;
 pub mod owner;
+pub mod settings;
+pub mod snapshot;
 
 use xxhash_rust::xxh3::xxh3_64;
 

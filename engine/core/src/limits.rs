@@ -297,6 +297,53 @@ pub const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 pub const PROGRESS_ENTRIES_MAX: usize = 500;
 /// Deliveries of one endpoint an owner hands to its shard at once.
 pub const OWNER_OUTSTANDING_MAX: usize = 64;
+/// Timers of one lane partition. Past it the owner moves further ones behind
+/// the lane's end, where they are held.
+pub const TIMERS_MAX: usize = 50_000;
+/// … and of one endpoint.
+pub const TIMERS_PER_ENDPOINT_MAX: usize = 10_000;
+/// Timers of one partition being moved at once; the others wait for that.
+pub const MOVES_MAX: usize = 64;
+/// Held deliveries of one endpoint an owner works on at once. At the bound it
+/// reads no further.
+pub const PAGE_MAX: usize = 1_024;
+/// Offsets of the lane read at once for what one endpoint holds.
+pub const PAGE_SPAN_MAX: u64 = 16 * 1_024;
+/// Reads of one lane partition at once, out of turn; others wait for that.
+pub const READS_MAX: usize = 4;
+/// Settled offsets above a hold's cursor that an owner lets stand before it
+/// moves the cursor.
+pub const HOLD_TAKEN_MAX: usize = 256;
+/// Expired deliveries in a row that become one dead letter for all; fewer become
+/// one each.
+pub const DEAD_RANGE_MIN: usize = 16;
+/// What cannot be handed out is looked through so often for what expired.
+pub const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+/// A gate stays as it is at least so long.
+pub const GATE_DWELL: Duration = Duration::from_secs(1);
+/// Commands of one lane partition remembered by their ids; one that is repeated
+/// after so many others takes effect again.
+pub const COMMANDS_REMEMBERED_MAX: usize = 1_024;
+
+/// A lane partition's snapshot is written so often while there is news …
+pub const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
+/// … or when so many bytes stand behind the last one …
+pub const SNAPSHOT_TAIL_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// … and so often anyhow, well within the lane's retention.
+pub const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Bytes of one part of it.
+pub const SNAPSHOT_PART_BYTES_MAX: usize = 512 * 1024;
+/// Parts of one; commit metadata that says more is not believed.
+pub const SNAPSHOT_PARTS_MAX: u32 = 4_096;
+/// Runs of chunks in one piece of a hold.
+pub const SNAPSHOT_RUNS_MAX: usize = 16 * 1024;
+
+/// An endpoint that failed for so long, with nothing in between, is disabled …
+pub const DISABLE_AFTER: Duration = Duration::from_secs(120 * 3_600);
+/// … after so many failures …
+pub const DISABLE_FAILURES_MIN: u32 = 20;
+/// … over at least this time.
+pub const DISABLE_SPAN_MIN: Duration = Duration::from_secs(12 * 3_600);
 /// Payload an owner keeps in memory for deliveries that wait; past it bodies
 /// are read again from the log.
 pub const OWNER_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -322,6 +369,12 @@ const _: () = {
     assert!(QUEUE_ITEMS_MAX <= SHARD_QUEUED_MAX);
     assert!(QUEUE_BYTES_MAX >= BODY_BYTES_MAX);
     assert!(OWNER_OUTSTANDING_MAX <= QUEUE_ITEMS_MAX);
+    assert!(OWNER_OUTSTANDING_MAX < PAGE_MAX && HOLD_TAKEN_MAX < PAGE_MAX);
+    assert!(TIMERS_PER_ENDPOINT_MAX <= TIMERS_MAX);
+    assert!(DEAD_RANGE_MIN <= PAGE_MAX);
+    // A run is two numbers of at most ten bytes.
+    assert!(SNAPSHOT_RUNS_MAX * 20 + PAGE_MAX * 20 < SNAPSHOT_PART_BYTES_MAX);
+    assert!(DISABLE_SPAN_MIN.as_secs() <= DISABLE_AFTER.as_secs());
     assert!(EXCERPT_BYTES_MAX <= RESPONSE_BYTES_MAX);
     assert!(HEAD_BYTES_MAX <= RESPONSE_BYTES_MAX);
     assert!(WIRE_BYTES_MAX >= 2 * RESPONSE_BYTES_MAX);

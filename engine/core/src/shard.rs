@@ -24,6 +24,8 @@
 //! down, its gate is not open, or it asked to be left alone. What an owner hands
 //! over passes: the owner knows better, and sends the probes.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -42,7 +44,6 @@ use crate::registry::{EndpointIx, Registry};
 use crate::retry::Policies;
 use crate::rng::Rng;
 use crate::time::Timestamp;
-use crate::timers::Timers;
 
 mod pace;
 mod panic;
@@ -109,7 +110,7 @@ pub struct Shard {
     ring: Ring,
     quota: Quota,
     /// Endpoints whose rate is used up, by when they may go on.
-    wakes: Timers<EndpointIx>,
+    wakes: BinaryHeap<Reverse<(Timestamp, EndpointIx)>>,
     /// Deliveries that wait, first attempts among them, and bytes of all bodies.
     queued: usize,
     fresh: usize,
@@ -136,7 +137,7 @@ impl Shard {
             queues: Vec::new(),
             ring: Ring::default(),
             quota: Quota::default(),
-            wakes: Timers::default(),
+            wakes: BinaryHeap::new(),
             queued: 0,
             fresh: 0,
             queued_bytes: 0,

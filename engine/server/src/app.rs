@@ -156,7 +156,7 @@ impl Opened {
             config.instance_id = format!("{}:{port}", hostname());
         }
         let egress = Arc::new(Egress::new(EgressSettings::from(&config.egress))?);
-        let decoder = Decoder::new(&config.ingest)?;
+        let decoder = Decoder::new(&config)?;
         let log = open_log(&config, &clock).await?;
         let sources = verify_topics(&config, &*log).await?;
         let helpers_end = CancellationToken::new();
@@ -289,7 +289,8 @@ impl Rooms<'_> {
     ) -> anyhow::Result<Spawned> {
         let config = self.config;
         let names = config.ingest.topics.iter();
-        let topics: Vec<_> = names.map(|name| ByteString::from(name.as_str())).collect();
+        let mut topics: Vec<_> = names.map(|name| ByteString::from(name.as_str())).collect();
+        topics.push(config.topics.operational());
         let group = format!("{}.ingest", config.topics.prefix);
         // The embedded log begins empty and is ours: nothing to choose.
         let start = match (&config.log, config.ingest.start.0) {
@@ -328,6 +329,7 @@ impl Rooms<'_> {
             consumer: self.log.join(&group, &lane, Start::Earliest)?,
             log: Arc::clone(self.log),
             topics: config.topics.clone(),
+            headers: config.ingest.headers.clone(),
             instance_id: config.instance_id.clone(),
             registry: self.endpoints.registry(),
             policies: Arc::clone(&config.retry_policies.0),

@@ -349,6 +349,11 @@ impl Topics {
         self.name("dead")
     }
 
+    /// Operational events, on their way to whoever subscribed to them.
+    pub fn operational(&self) -> ByteString {
+        self.name("operational")
+    }
+
     fn name(&self, topic: &str) -> ByteString {
         ByteString::from(format!("{}.{topic}", self.prefix))
     }
@@ -372,6 +377,7 @@ impl Topics {
             ),
             spec(self.attempts(), self.lane_partitions, keep(7 * DAY)),
             spec(self.dead(), Self::DEAD_PARTITIONS, keep(30 * DAY)),
+            spec(self.operational(), 1, keep(7 * DAY)),
         ]
     }
 

@@ -19,6 +19,7 @@ pub mod control;
 pub mod dispatch;
 pub mod ingest;
 pub mod log;
+mod operational;
 pub mod owner;
 pub mod send;
 pub mod telemetry;

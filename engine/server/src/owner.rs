@@ -12,27 +12,32 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
-use posthaste_core::delivery::{Delivery, Report, ReportEnd, rules_of};
-use posthaste_core::lane::owner as lane;
+use posthaste_core::delivery::{Delivery, Report, ReportEnd};
+use posthaste_core::id::EndpointId;
+use posthaste_core::lane::fold::Owed;
+use posthaste_core::lane::owner::{Action, DisableReason, Notice};
 use posthaste_core::limits::{COMMIT_EVERY, OWNER_BODY_BYTES_MAX, PROGRESS_EVERY};
 use posthaste_core::registry::Registry;
 use posthaste_core::retry::Policies;
+use posthaste_proto as proto;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::Topics;
-use crate::log::{CommitError, Epoch, GroupConsumer, GroupEvent, Log, LogError, TopicPartition};
+use crate::config::{HeaderNames, Topics};
+use crate::log::{CommitError, Epoch, GroupConsumer, GroupEvent, Log, LogError};
+use crate::operational::{delivery_of, disabled_text};
 use crate::telemetry::OwnerMetrics;
 
+mod opening;
 mod part;
 #[cfg(test)]
 mod tests;
 mod writes;
 
-use part::{Budget, Part};
-use writes::{Writer, Written};
+use part::{Batch, Budget, Commit, Part};
+use writes::{Burial, Done, Place, RangeBurial, Writer, Writing, Written};
 
 /// How often what is due is handed out.
 const TICK_EVERY: Duration = Duration::from_millis(50);
@@ -47,6 +52,8 @@ pub struct Parts {
     pub log: Arc<dyn Log>,
     /// Our topics.
     pub topics: Topics,
+    /// Under which the parts of an event are found in a record.
+    pub headers: HeaderNames,
     /// Who this is, in claims.
     pub instance_id: String,
     /// The endpoints.
@@ -76,18 +83,19 @@ pub struct OwnerRoom {
     metrics: OwnerMetrics,
     parts: BTreeMap<u32, Part>,
     bodies: Budget,
-    writes: FuturesUnordered<BoxFuture<'static, Written>>,
+    writes: FuturesUnordered<Writing>,
     commits: FuturesUnordered<BoxFuture<'static, Committed>>,
 }
 
 struct Committed {
-    partition: u32,
-    epoch: Epoch,
+    place: Place,
+    upto: u64,
     result: Result<(), CommitError>,
 }
 
 enum Event {
     Group(GroupEvent),
+    Endpoints,
     Reports(Vec<Report>),
     Written(Written),
     Committed(Committed),
@@ -124,12 +132,13 @@ impl OwnerRoom {
     pub fn new(parts: Parts) -> Self {
         Self {
             consumer: parts.consumer,
-            writer: Writer::new(
-                parts.log,
-                parts.topics,
-                parts.instance_id,
-                parts.clock.clone(),
-            ),
+            writer: Writer {
+                log: parts.log,
+                topics: parts.topics,
+                headers: parts.headers,
+                instance_id: parts.instance_id,
+                clock: parts.clock.clone(),
+            },
             registry: parts.registry,
             policies: parts.policies,
             outbox: parts.mailboxes.iter().map(|_| Vec::new()).collect(),
@@ -161,6 +170,7 @@ impl OwnerRoom {
                 Some(reports) = self.reports.recv() => Event::Reports(reports),
                 Some(written) = self.writes.next() => Event::Written(written),
                 Some(committed) = self.commits.next() => Event::Committed(committed),
+                Ok(()) = self.registry.changed() => Event::Endpoints,
                 _ = tickers.tick.tick() => Event::Tick,
                 _ = tickers.flush.tick() => Event::Flush,
                 _ = tickers.commit.tick() => Event::Commit,
@@ -182,13 +192,14 @@ impl OwnerRoom {
     fn handle(&mut self, event: Event) -> Result<(), LogError> {
         match event {
             Event::Group(event) => self.group_event(event)?,
+            Event::Endpoints => self.endpoints_changed(),
             Event::Reports(reports) => reports.into_iter().for_each(|one| self.report(one)),
-            Event::Written(written) => self.written(written),
+            Event::Written(written) => self.written(written)?,
             Event::Committed(committed) => self.committed(&committed),
             Event::Tick => self.tick(),
             Event::Flush => self.flush_facts(),
             Event::Commit => self.commit_all(),
-            Event::Stop => self.parts.values_mut().for_each(|part| part.owner.drain()),
+            Event::Stop => self.drain(),
         }
         Ok(())
     }
@@ -199,12 +210,13 @@ impl OwnerRoom {
                 tp,
                 epoch,
                 position,
-                ..
+                metadata,
             } => {
-                tracing::debug!(%tp, position, "lane partition assigned");
-                self.writes.push(self.writer.claim(tp.partition, epoch));
-                self.parts
-                    .insert(tp.partition, Part::new(tp, epoch, position));
+                tracing::debug!(%tp, position, metadata, "lane partition assigned");
+                let part = Part::new(tp, epoch);
+                self.writes
+                    .push(self.writer.open(part.place(), position, metadata));
+                self.parts.insert(part.tp.partition, part);
             }
             GroupEvent::Batch {
                 tp,
@@ -212,36 +224,61 @@ impl OwnerRoom {
                 records,
                 next,
             } => {
-                let Some(part) = self.parts.get_mut(&tp.partition) else {
-                    return Ok(());
-                };
-                if part.epoch != epoch {
-                    return Ok(());
-                }
-                let size = records.iter().map(crate::log::Record::size).sum();
-                part.fold(records, next, &mut self.bodies)?;
-                self.consumer.credit(&tp, epoch, size);
+                let partition = tp.partition;
+                return self.fold(Place { partition, epoch }, Batch { records, next });
             }
             GroupEvent::Revoking { tp, epoch, done } => {
-                if let Some(part) = self.parts.get_mut(&tp.partition)
-                    && part.epoch == epoch
-                {
-                    part.owner.drain();
+                let partition = tp.partition;
+                if let Some(part) = self.live(Place { partition, epoch }) {
+                    if let Some(owner) = part.owner() {
+                        owner.drain();
+                    }
                     part.revoking = Some((done, Instant::now() + REVOKE_WAIT));
                 }
             }
-            GroupEvent::Lost { tp, epoch } => self.drop_part(&tp, epoch),
+            GroupEvent::Lost { tp, epoch } => self.drop_part(Place {
+                partition: tp.partition,
+                epoch,
+            }),
             GroupEvent::Fatal(error) => return Err(error),
         }
         Ok(())
     }
 
-    fn drop_part(&mut self, tp: &TopicPartition, epoch: Epoch) {
-        if self
-            .parts
-            .get(&tp.partition)
-            .is_some_and(|p| p.epoch == epoch)
-            && let Some(part) = self.parts.remove(&tp.partition)
+    fn fold(&mut self, place: Place, batch: Batch) -> Result<(), LogError> {
+        let now = self.clock.now();
+        let part = self.parts.get_mut(&place.partition);
+        let Some(part) = part.filter(|part| part.epoch == place.epoch) else {
+            return Ok(());
+        };
+        let bytes = part.fold(batch, now, &mut self.bodies)?;
+        if bytes > 0 {
+            self.consumer.credit(&part.tp, part.epoch, bytes);
+        }
+        Ok(())
+    }
+
+    fn endpoints_changed(&mut self) {
+        let registry = Arc::clone(&self.registry.borrow_and_update());
+        for owner in self.parts.values_mut().filter_map(Part::owner) {
+            let endpoints = Arc::clone(&registry);
+            owner.set_endpoints(endpoints);
+        }
+    }
+
+    fn drain(&mut self) {
+        let owners = self.parts.values_mut().filter_map(Part::owner);
+        owners.for_each(posthaste_core::lane::owner::Owner::drain);
+    }
+
+    fn live(&mut self, place: Place) -> Option<&mut Part> {
+        let part = self.parts.get_mut(&place.partition);
+        part.filter(|part| part.epoch == place.epoch)
+    }
+
+    fn drop_part(&mut self, place: Place) {
+        if self.live(place).is_some()
+            && let Some(part) = self.parts.remove(&place.partition)
         {
             part.release(&mut self.bodies);
         }
@@ -249,162 +286,212 @@ impl OwnerRoom {
 
     fn report(&mut self, report: Report) {
         let ticket = report.ticket;
-        let Some(part) = self.parts.get(&ticket.slot) else {
-            return;
+        let place = Place {
+            partition: ticket.slot,
+            epoch: Epoch(ticket.epoch),
         };
-        if part.epoch.0 != ticket.epoch {
-            return;
-        }
-        self.came_back(ticket.slot, ticket.offset, report.end);
+        self.came_back(place, ticket.offset, report.end);
     }
 
-    /// Tells a partition what became of a delivery it handed out.
-    fn came_back(&mut self, partition: u32, offset: u64, end: ReportEnd) {
-        let Some(part) = self.parts.get_mut(&partition) else {
-            return;
-        };
-        let registry = Arc::clone(&self.registry.borrow());
-        let known = part.owner.out_to(offset).and_then(|id| registry.index(id));
-        let endpoint = known.and_then(|ix| registry.endpoint(ix));
-        let rules = rules_of(endpoint.map(AsRef::as_ref), &self.policies);
+    /// What was handed out, or was to be, is back.
+    fn came_back(&mut self, place: Place, offset: u64, end: ReportEnd) {
+        let now = self.clock.now();
         let mut actions = Vec::new();
-        part.owner
-            .report(offset, end, rules, self.clock.now(), &mut actions);
-        self.act(partition, actions);
+        if let Some(owner) = self.live(place).and_then(Part::owner) {
+            owner.report(offset, end, now, &mut actions);
+        }
+        self.act(place, actions);
     }
 
-    fn written(&mut self, written: Written) {
-        match written {
-            Written::Claimed {
-                partition,
-                epoch,
-                offset,
-            } => {
-                if let Some(part) = self.live(partition, epoch) {
-                    part.owner.claimed(offset);
+    fn written(&mut self, Written { place, done }: Written) -> Result<(), LogError> {
+        let now = self.clock.now();
+        let mut actions = Vec::new();
+        match done {
+            Done::Opened(opened) => return self.opened(place, *opened?),
+            Done::Page(endpoint, records, next) => {
+                let part = self.parts.get_mut(&place.partition);
+                if let Some(part) = part.filter(|part| part.epoch == place.epoch) {
+                    actions = part.page(endpoint, &records, next, now, &mut self.bodies);
                 }
             }
-            Written::Facts {
-                partition,
-                epoch,
-                count,
-            } => {
+            Done::Read(offset, owed, Some(record)) => {
+                self.hand_over(place, offset, owed, &record);
+            }
+            Done::Read(offset, _, None) => self.came_back(place, offset, ReportEnd::Bounced),
+            Done::Facts(count) => {
                 self.metrics.facts.increment(count);
-                if let Some(part) = self.live(partition, epoch) {
+                if let Some(part) = self.live(place) {
                     part.writing = false;
                 }
             }
-            Written::Buried {
-                partition,
-                epoch,
-                offset,
-            } => {
-                if let Some(part) = self.live(partition, epoch) {
-                    part.owner.buried(offset);
-                }
-            }
-            Written::Read {
-                partition,
-                epoch,
-                offset,
-                delivery,
-            } => {
-                let Some(part) = self.live(partition, epoch) else {
-                    return;
-                };
-                let Some(owed) = part.owner.fold().owed(offset).copied() else {
-                    return;
-                };
-                match delivery {
-                    Some(record) => self.hand_over(partition, offset, owed, &record),
-                    None => self.bounce(partition, offset),
+            Done::Told => {}
+            done => {
+                if let Some(owner) = self.live(place).and_then(Part::owner) {
+                    match done {
+                        Done::Claimed(offset) => owner.claimed(offset),
+                        Done::Buried(offset) => owner.buried(offset),
+                        Done::RangeBuried(endpoint) => owner.range_buried(endpoint),
+                        Done::Moved(offset) => owner.moved(offset),
+                        Done::Snapshot(part0) => owner.snapshot_written(part0, &mut actions),
+                        _ => {}
+                    }
                 }
             }
         }
+        self.act(place, actions);
+        Ok(())
     }
 
-    fn live(&mut self, partition: u32, epoch: Epoch) -> Option<&mut Part> {
-        self.parts
-            .get_mut(&partition)
-            .filter(|part| part.epoch == epoch)
-    }
-
-    /// It cannot be handed over just now: it comes round again.
-    fn bounce(&mut self, partition: u32, offset: u64) {
-        self.came_back(partition, offset, ReportEnd::Bounced);
+    /// The state is read: what came meanwhile is folded, then claimed.
+    fn opened(
+        &mut self,
+        place: Place,
+        loaded: posthaste_core::lane::snapshot::Loaded,
+    ) -> Result<(), LogError> {
+        let registry = Arc::clone(&self.registry.borrow());
+        let policies = Arc::clone(&self.policies);
+        let Some(part) = self.live(place) else {
+            return Ok(());
+        };
+        for batch in part.open(loaded, registry, policies) {
+            self.fold(place, batch)?;
+        }
+        self.writes.push(self.writer.claim(place));
+        Ok(())
     }
 
     fn tick(&mut self) {
         let now = self.clock.now();
-        for partition in self.parts.keys().copied().collect::<Vec<_>>() {
+        for place in self.parts.values().map(Part::place).collect::<Vec<_>>() {
             let mut actions = Vec::new();
-            if let Some(part) = self.parts.get_mut(&partition) {
-                part.owner.tick(now, &mut actions);
+            if let Some(owner) = self.live(place).and_then(Part::owner) {
+                owner.tick(now, &mut actions);
             }
-            self.act(partition, actions);
+            self.act(place, actions);
         }
         self.release_revoked();
     }
 
     /// Does what a partition's state machine said.
-    fn act(&mut self, partition: u32, actions: Vec<lane::Action>) {
+    fn act(&mut self, place: Place, actions: Vec<Action>) {
         for action in actions {
-            let Some(part) = self.parts.get(&partition) else {
-                return;
-            };
-            match action {
-                lane::Action::Dispatch { offset, owed } => {
-                    match part.bodies.get(&offset).cloned() {
-                        Some(record) => self.hand_over(partition, offset, owed, &record),
-                        None => self
-                            .writes
-                            .push(self.writer.read(partition, part.epoch, offset)),
-                    }
-                }
-                lane::Action::Bury {
-                    offset,
-                    attempts,
-                    cause,
-                    last,
-                } => {
-                    self.metrics
-                        .dead(posthaste_proto::DeadCause::from(cause).as_str_name());
-                    let known = part.bodies.get(&offset).cloned();
-                    let burial = writes::Burial {
-                        partition,
-                        epoch: part.epoch,
-                        offset,
-                        attempts,
-                        cause,
-                        last,
-                    };
-                    self.writes.push(self.writer.bury(burial, known));
-                }
+            if let Some(write) = self.write_for(place, action) {
+                self.writes.push(write);
             }
         }
     }
 
+    /// Does one thing, or says what is to be written for it.
+    fn write_for(&mut self, place: Place, action: Action) -> Option<Writing> {
+        let part = self.parts.get_mut(&place.partition)?;
+        let known = |offset: u64| part.bodies.get(&offset).cloned();
+        Some(match action {
+            Action::Dispatch { offset, owed } => match known(offset) {
+                Some(record) => {
+                    self.hand_over(place, offset, owed, &record);
+                    return None;
+                }
+                None => self.writer.read(place, offset, owed),
+            },
+            Action::Bury {
+                offset,
+                attempts,
+                cause,
+                last,
+            } => {
+                self.metrics.dead(proto::DeadCause::from(cause), 1);
+                let burial = Burial {
+                    offset,
+                    attempts,
+                    cause,
+                    last,
+                };
+                self.writer.bury(place, burial, known(offset))
+            }
+            Action::BuryRange {
+                endpoint,
+                from,
+                to,
+                count,
+            } => {
+                self.metrics.dead(proto::DeadCause::Expired, count);
+                let burial = RangeBurial {
+                    endpoint,
+                    from,
+                    to,
+                    count,
+                };
+                self.writer.bury_range(place, burial)
+            }
+            Action::Read { endpoint, from, to } => self.writer.page(place, endpoint, from, to),
+            Action::Move { offset, owed } => self.writer.shift(place, offset, owed, known(offset)),
+            Action::Gate { endpoint, gate } => self.writer.gate(place, endpoint, &gate),
+            Action::Disable { endpoint, reason } => {
+                return self.disable(place, endpoint, reason);
+            }
+            Action::Notify(notice) => {
+                let known = delivery_of(&notice).and_then(known);
+                return self.notify(place, notice, known);
+            }
+            Action::Snapshot { parts } => self.writer.snapshot(place, parts),
+            Action::Commit { upto, metadata } => {
+                part.commit = Some(Commit {
+                    upto,
+                    metadata,
+                    under_way: false,
+                });
+                self.commit(place);
+                return None;
+            }
+        })
+    }
+
+    /// Disables an endpoint that is not so yet.
+    fn disable(
+        &self,
+        place: Place,
+        endpoint: EndpointId,
+        reason: DisableReason,
+    ) -> Option<Writing> {
+        let registry = self.registry.borrow();
+        let found = registry.endpoint(registry.index(endpoint)?)?;
+        if found.disabled {
+            return None;
+        }
+        let mut changed = (**found).clone();
+        changed.disabled = true;
+        disabled_text(reason).clone_into(&mut changed.disabled_reason);
+        tracing::warn!(%endpoint, reason = changed.disabled_reason, "endpoint disabled");
+        Some(self.writer.endpoint(place, &changed))
+    }
+
+    fn notify(
+        &self,
+        place: Place,
+        notice: Notice,
+        known: Option<proto::Deliver>,
+    ) -> Option<Writing> {
+        let registry = self.registry.borrow();
+        let endpoint = registry.endpoint(registry.index(notice.endpoint)?)?;
+        Some(
+            self.writer
+                .notify(place, notice, Arc::clone(endpoint), known),
+        )
+    }
+
     /// Puts a delivery into its shard's outbox.
-    fn hand_over(
-        &mut self,
-        partition: u32,
-        offset: u64,
-        owed: posthaste_core::lane::fold::Owed,
-        record: &posthaste_proto::Deliver,
-    ) {
-        let Some(part) = self.parts.get(&partition) else {
-            return;
-        };
+    fn hand_over(&mut self, place: Place, offset: u64, owed: Owed, record: &proto::Deliver) {
         let known = self.registry.borrow().index(owed.endpoint);
         let Some(endpoint) = known else {
             // Whoever wrote the record knew it, and the index of a deleted
-            // endpoint stays: the table is not read as far yet. One of which
-            // even the tombstone is gone is told by its deadline.
-            return self.bounce(partition, offset);
+            // endpoint stays: the table is not read as far yet.
+            return self.came_back(place, offset, ReportEnd::Bounced);
         };
         let shard = usize::try_from(endpoint.0).unwrap_or(0) % self.outbox.len();
-        let delivery = part.delivery(offset, endpoint, owed.attempts, record);
-        self.outbox[shard].push(delivery);
+        if let Some(part) = self.live(place) {
+            let delivery = part.delivery(offset, endpoint, owed.attempts, record);
+            self.outbox[shard].push(delivery);
+        }
     }
 
     /// Bounded: at most what owners may have out.
@@ -420,53 +507,65 @@ impl OwnerRoom {
     }
 
     fn flush_facts(&mut self) {
-        for (&partition, part) in &mut self.parts {
-            if part.writing {
-                continue;
-            }
-            if let Some(progress) = part.owner.take_facts() {
+        for part in self.parts.values_mut().filter(|part| !part.writing) {
+            let place = part.place();
+            if let Some(progress) = part.owner().and_then(|owner| owner.take_facts()) {
                 part.writing = true;
-                self.writes
-                    .push(self.writer.facts(partition, part.epoch, progress));
+                self.writes.push(self.writer.facts(place, progress));
             }
         }
     }
 
+    /// Commits what could not be committed before, and counts.
     fn commit_all(&mut self) {
-        let mut owed = 0;
-        for (&partition, part) in &mut self.parts {
-            owed += part.owner.fold().len();
-            let floor = part.owner.fold().floor();
-            if part.committing || part.committed == Some(floor) {
-                continue;
+        let (mut waiting, mut held) = (0, 0);
+        for place in self.parts.values().map(Part::place).collect::<Vec<_>>() {
+            self.commit(place);
+            if let Some(owner) = self.live(place).and_then(Part::owner) {
+                let timers = owner.fold().timers().len();
+                waiting += timers;
+                held += owner.fold().len() - timers;
             }
-            part.committing = true;
-            part.committed = Some(floor);
-            let epoch = part.epoch;
-            let commit = self.consumer.commit(&part.tp, epoch, floor, String::new());
-            let committed = move |result| Committed {
-                partition,
-                epoch,
-                result,
-            };
-            self.commits.push(commit.map(committed).boxed());
         }
-        self.metrics.owed(owed);
+        self.metrics.owed(waiting, held);
+    }
+
+    fn commit(&mut self, place: Place) {
+        let part = self.parts.get_mut(&place.partition);
+        let Some(part) = part.filter(|part| part.epoch == place.epoch) else {
+            return;
+        };
+        let Some(commit) = part.commit.as_mut().filter(|commit| !commit.under_way) else {
+            return;
+        };
+        commit.under_way = true;
+        let upto = commit.upto;
+        let metadata = commit.metadata.clone();
+        let commit = self.consumer.commit(&part.tp, part.epoch, upto, metadata);
+        let committed = move |result| Committed {
+            place,
+            upto,
+            result,
+        };
+        self.commits.push(commit.map(committed).boxed());
     }
 
     fn committed(&mut self, committed: &Committed) {
-        let Some(part) = self.live(committed.partition, committed.epoch) else {
+        let Some(part) = self.live(committed.place) else {
             return;
         };
-        part.committing = false;
-        if let Err(error) = &committed.result {
-            part.committed = None;
-            tracing::warn!(tp = %part.tp, %error, "lane commit failed, the next one supersedes it");
+        let Some(commit) = part.commit.as_mut() else {
+            return;
+        };
+        commit.under_way = false;
+        match &committed.result {
+            Ok(()) if commit.upto == committed.upto => part.commit = None,
+            Ok(()) => {}
+            Err(error) => tracing::warn!(tp = %part.tp, %error, "lane commit failed, trying again"),
         }
     }
 
-    /// Lets go of revoked partitions whose facts are written, or whose time is
-    /// up.
+    /// Lets go of revoked partitions whose state is saved, or whose time is up.
     fn release_revoked(&mut self) {
         let now = Instant::now();
         let free: Vec<_> = self
@@ -476,10 +575,10 @@ impl OwnerRoom {
                 let revoking = part.revoking.as_ref();
                 revoking.is_some_and(|(_, until)| part.is_drained() || now >= *until)
             })
-            .map(|part| (part.tp.clone(), part.epoch))
+            .map(Part::place)
             .collect();
-        for (tp, epoch) in free {
-            self.drop_part(&tp, epoch);
+        for place in free {
+            self.drop_part(place);
         }
     }
 

@@ -11,6 +11,7 @@ use metrics::{
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use posthaste_core::outcome::{Cause, Outcome, Verdict};
 use posthaste_core::shard::Shard;
+use posthaste_proto::DeadCause;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -139,6 +140,11 @@ pub const OWNER_OWED: Metric = gauged(
     "posthaste_owner_owed_deliveries",
     "Deliveries in the lane that are not settled.",
 );
+/// … that wait for their endpoint.
+pub const OWNER_HELD: Metric = gauged(
+    "posthaste_owner_held_deliveries",
+    "Deliveries in the lane that wait for their endpoint, not for a time.",
+);
 /// Facts written to the lane.
 pub const OWNER_FACTS: Metric =
     counted("posthaste_owner_facts_total", "Facts written to the lane.");
@@ -185,6 +191,7 @@ pub const NAMES: &[Metric] = &[
     DISPATCH_UNACKED,
     AUDIT_DROPPED,
     OWNER_OWED,
+    OWNER_HELD,
     OWNER_FACTS,
     OWNER_DEAD,
     CONTROL_ENDPOINTS,
@@ -379,6 +386,7 @@ pub struct OwnerMetrics {
     /// Facts written.
     pub facts: Counter,
     owed: Gauge,
+    held: Gauge,
 }
 
 impl Default for OwnerMetrics {
@@ -386,19 +394,21 @@ impl Default for OwnerMetrics {
         Self {
             facts: counter!(OWNER_FACTS.name),
             owed: gauge!(OWNER_OWED.name),
+            held: gauge!(OWNER_HELD.name),
         }
     }
 }
 
 impl OwnerMetrics {
-    /// So many deliveries are owed.
-    pub fn owed(&self, count: usize) {
-        self.owed.set(level(count));
+    /// So many deliveries wait for a time, so many for their endpoint.
+    pub fn owed(&self, waiting: usize, held: usize) {
+        self.owed.set(level(waiting + held));
+        self.held.set(level(held));
     }
 
-    /// One is given up.
-    pub fn dead(&self, cause: &'static str) {
-        counter!(OWNER_DEAD.name, "cause" => cause).increment(1);
+    /// So many are given up.
+    pub fn dead(&self, cause: DeadCause, count: u64) {
+        counter!(OWNER_DEAD.name, "cause" => cause.as_str_name()).increment(count);
     }
 }
 

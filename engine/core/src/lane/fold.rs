@@ -1,64 +1,107 @@
-//! The state that the facts of one lane partition add up to.
+//! The state that the facts of one lane partition add up to: timers, holds, and
+//! the commands that took effect.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use posthaste_proto as proto;
 use posthaste_proto::{Record as _, RecordError, RecordType};
-use proto::progress::Kind;
+use proto::progress::{Entry, Kind};
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::hold::Hold;
 use crate::id::{DeliveryId, EndpointId};
 use crate::time::Timestamp;
+pub use crate::timers::Owed;
+use crate::timers::Timers;
 
-/// One delivery that is owed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owed {
-    /// Which delivery.
-    pub delivery: DeliveryId,
-    /// To whom.
-    pub endpoint: EndpointId,
-    /// Attempts made so far.
-    pub attempts: u32,
-    /// Next attempt; the epoch for "as soon as the endpoint takes it".
-    pub due: Timestamp,
-    /// Given up after this.
-    pub deadline: Timestamp,
-}
+mod command;
+
+pub use command::Commanded;
 
 /// What one record changed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Change {
     /// Nothing that matters here.
     Nothing,
-    /// A delivery is owed from now on.
+    /// A delivery is owed at a time from now on.
     Owed(Owed),
-    /// A second copy of a delivery that is still owed: dropped.
+    /// A delivery is held from now on: as soon as its endpoint takes it.
+    Held(Head),
+    /// A second copy of a delivery that waits for its time: dropped.
     Duplicate,
     /// Facts about these offsets.
     Facts(Vec<Fact>),
     /// A claim.
     Claim,
+    /// A command took effect.
+    Commanded(Commanded),
 }
 
 /// What a fact changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fact {
     /// It is settled.
-    Settled(u64),
+    Settled(u64, EndpointId),
     /// An attempt failed; the next is due then.
     Retry(u64, Owed),
     /// The fold knew as much already.
     Absorbed(u64),
+    /// Nothing of the endpoint is held any longer below this offset.
+    Passed(u64, EndpointId),
 }
 
-/// The deliveries of one partition that are owed, by the offset of their
-/// `Deliver` record.
+/// What a `Deliver` record says to the fold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// What is owed.
+    pub owed: Owed,
+    /// The hash of its ordering key, 0 without one.
+    pub order: u64,
+}
+
+/// The state of one partition: what is owed, by the offset of its `Deliver`
+/// record.
 #[derive(Debug, Default)]
 pub struct Fold {
-    owed: BTreeMap<u64, Owed>,
-    by_delivery: HashMap<DeliveryId, u64>,
+    timers: Timers,
+    holds: BTreeMap<EndpointId, Hold>,
+    /// Ordering keys of timers that have one.
+    orders: BTreeMap<u64, u64>,
+    commands: VecDeque<[u8; 16]>,
+    commands_seen: HashSet<[u8; 16]>,
     next: u64,
     author: Option<u64>,
+}
+
+impl Head {
+    /// Of a `Deliver` record's value. Its body is not looked at.
+    pub fn read(value: &Bytes) -> Result<Self, RecordError> {
+        Self::of(&proto::DeliverHead::from_value(value)?)
+    }
+
+    /// Of a record that is read already.
+    pub(super) fn of(record: &proto::DeliverHead) -> Result<Self, RecordError> {
+        Ok(Self {
+            owed: Owed {
+                delivery: DeliveryId::from_bytes(bytes16(&record.delivery_id)?),
+                endpoint: EndpointId::from_bytes(bytes16(&record.endpoint_id)?),
+                attempts: record.attempt,
+                due: Timestamp::from_millis(record.due_ms),
+                deadline: Timestamp::from_millis(record.deadline_ms),
+            },
+            order: match record.ordering_key.as_ref() {
+                [] => 0,
+                // 0 means none.
+                key => xxh3_64(key).max(1),
+            },
+        })
+    }
+
+    /// Whether it waits for its endpoint, not for a time.
+    pub fn is_held(&self) -> bool {
+        self.owed.due == Timestamp::default()
+    }
 }
 
 impl Fold {
@@ -74,14 +117,20 @@ impl Fold {
     pub fn apply(&mut self, offset: u64, value: &Bytes) -> Result<Change, RecordError> {
         assert!(offset >= self.next, "a record was folded twice");
         let change = match RecordType::of(value)? {
-            RecordType::Deliver => self.deliver(offset, &proto::Deliver::from_value(value)?),
-            RecordType::Progress => Ok(self.progress(&proto::Progress::from_value(value)?)),
-            RecordType::Claim => Ok(Change::Claim),
+            RecordType::Deliver => self.deliver(offset, Head::read(value)?),
+            RecordType::Progress => self.progress(&proto::Progress::from_value(value)?)?,
+            RecordType::Claim => Change::Claim,
+            RecordType::Command => self.command(offset, &proto::Command::from_value(value)?)?,
+            // Whose snapshot counts, the commit says.
+            RecordType::Snapshot => Change::Nothing,
             RecordType::Endpoint
             | RecordType::Gate
             | RecordType::AttemptBatch
-            | RecordType::Dead => Err(RecordError::Malformed("not a lane record".to_owned())),
-        }?;
+            | RecordType::Dead
+            | RecordType::DeadRange => {
+                return Err(RecordError::Malformed("not a lane record".to_owned()));
+            }
+        };
         self.next = offset + 1;
         Ok(change)
     }
@@ -91,59 +140,145 @@ impl Fold {
         self.next = self.next.max(next);
     }
 
-    fn deliver(&mut self, offset: u64, record: &proto::Deliver) -> Result<Change, RecordError> {
-        let owed = Owed {
-            delivery: DeliveryId::from_bytes(bytes16(&record.delivery_id)?),
-            endpoint: EndpointId::from_bytes(bytes16(&record.endpoint_id)?),
-            attempts: record.attempt,
-            due: Timestamp::from_millis(record.due_ms),
-            deadline: Timestamp::from_millis(record.deadline_ms),
-        };
-        if self.by_delivery.contains_key(&owed.delivery) {
-            return Ok(Change::Duplicate);
+    /// Held deliveries are never told from their copies: what is known of them
+    /// is where they stand.
+    fn deliver(&mut self, offset: u64, head: Head) -> Change {
+        let Head { owed, order } = head;
+        if head.is_held() {
+            self.hold(owed.endpoint, offset);
+            return Change::Held(head);
         }
-        self.by_delivery.insert(owed.delivery, offset);
-        self.owed.insert(offset, owed);
-        Ok(Change::Owed(owed))
+        if !self.timers.insert(offset, owed) {
+            return Change::Duplicate;
+        }
+        if order != 0 {
+            self.orders.insert(offset, order);
+        }
+        Change::Owed(owed)
     }
 
-    fn progress(&mut self, record: &proto::Progress) -> Change {
+    fn hold(&mut self, endpoint: EndpointId, offset: u64) {
+        self.holds
+            .entry(endpoint)
+            .and_modify(|hold| hold.add(offset))
+            .or_insert_with(|| Hold::new(offset));
+    }
+
+    fn progress(&mut self, record: &proto::Progress) -> Result<Change, RecordError> {
+        let malformed = |entry: &&Entry| !matches!(entry.endpoint_id.len(), 0 | 16);
+        if record.entries.iter().any(|entry| malformed(&entry)) {
+            return Err(RecordError::Malformed(
+                "an id is not 16 bytes long".to_owned(),
+            ));
+        }
         self.author = Some(record.owner_epoch);
-        Change::Facts(
-            record
-                .entries
-                .iter()
-                .map(|entry| self.fact(entry))
-                .collect(),
-        )
+        let facts = record.entries.iter().map(|entry| self.fact(entry));
+        Ok(Change::Facts(facts.collect()))
     }
 
     /// Settling absorbs everything; of two retries the one with more attempts
-    /// wins, of equal ones the first.
-    fn fact(&mut self, entry: &proto::progress::Entry) -> Fact {
+    /// wins, of equal ones the first; a cursor only rises.
+    fn fact(&mut self, entry: &Entry) -> Fact {
         let offset = entry.offset;
-        let Some(owed) = self.owed.get_mut(&offset) else {
-            return Fact::Absorbed(offset);
-        };
+        let held_by = bytes16(&entry.endpoint_id).ok().map(EndpointId::from_bytes);
         match entry.kind() {
-            Kind::Retry => {
-                if entry.attempt <= owed.attempts {
-                    return Fact::Absorbed(offset);
-                }
-                owed.attempts = entry.attempt;
-                owed.due = Timestamp::from_millis(entry.due_ms);
-                Fact::Retry(offset, *owed)
-            }
+            Kind::Retry => self.retry(entry, held_by),
             Kind::Done | Kind::Dead | Kind::Cancelled | Kind::Expired | Kind::Moved => {
-                let delivery = owed.delivery;
-                self.owed.remove(&offset);
-                self.by_delivery.remove(&delivery);
-                Fact::Settled(offset)
+                let settled = self
+                    .settle_timer(offset)
+                    .or_else(|| held_by.filter(|endpoint| self.take_held(*endpoint, offset)));
+                settled.map_or(Fact::Absorbed(offset), |endpoint| {
+                    Fact::Settled(offset, endpoint)
+                })
             }
+            Kind::Passed => match held_by {
+                Some(endpoint) if self.pass(endpoint, offset, entry.count) => {
+                    Fact::Passed(offset, endpoint)
+                }
+                _ => Fact::Absorbed(offset),
+            },
             // A kind of a newer version: what it settles we cannot know, so the
             // delivery stays owed.
             Kind::Unspecified => Fact::Absorbed(offset),
         }
+    }
+
+    fn retry(&mut self, entry: &Entry, held_by: Option<EndpointId>) -> Fact {
+        let offset = entry.offset;
+        let due = Timestamp::from_millis(entry.due_ms);
+        if let Some(owed) = self.timers.get(offset) {
+            if entry.attempt <= owed.attempts {
+                return Fact::Absorbed(offset);
+            }
+            self.timers.retry(offset, entry.attempt, due);
+            return self
+                .timers
+                .get(offset)
+                .map_or(Fact::Absorbed(offset), |owed| Fact::Retry(offset, owed));
+        }
+        let (Some(endpoint), Ok(delivery)) = (held_by, bytes16(&entry.delivery_id)) else {
+            return Fact::Absorbed(offset);
+        };
+        if !self.take_held(endpoint, offset) {
+            return Fact::Absorbed(offset);
+        }
+        let owed = Owed {
+            delivery: DeliveryId::from_bytes(delivery),
+            endpoint,
+            attempts: entry.attempt,
+            due,
+            deadline: Timestamp::from_millis(entry.deadline_ms),
+        };
+        // A copy of it waits for its time: that one is left to settle it.
+        if !self.timers.insert(offset, owed) {
+            return Fact::Settled(offset, endpoint);
+        }
+        if entry.order != 0 {
+            self.orders.insert(offset, entry.order);
+        }
+        Fact::Retry(offset, owed)
+    }
+
+    fn settle_timer(&mut self, offset: u64) -> Option<EndpointId> {
+        let owed = self.timers.remove(offset)?;
+        self.orders.remove(&offset);
+        Some(owed.endpoint)
+    }
+
+    fn take_held(&mut self, endpoint: EndpointId, offset: u64) -> bool {
+        self.holds
+            .get_mut(&endpoint)
+            .is_some_and(|hold| hold.take(offset))
+    }
+
+    fn pass(&mut self, endpoint: EndpointId, to: u64, count: u64) -> bool {
+        let Some(hold) = self.holds.get_mut(&endpoint) else {
+            return false;
+        };
+        let news = hold.pass(to, count);
+        if hold.is_empty() {
+            self.holds.remove(&endpoint);
+        }
+        news
+    }
+
+    /// A timer out of a snapshot. Answers whether it was taken.
+    pub(super) fn restore_timer(&mut self, offset: u64, owed: Owed, order: u64) -> bool {
+        if order != 0 {
+            self.orders.insert(offset, order);
+        }
+        self.timers.insert(offset, owed)
+    }
+
+    /// A hold out of a snapshot, its chunks and settled offsets still to come.
+    pub(super) fn restore_hold(
+        &mut self,
+        endpoint: EndpointId,
+        piece: &proto::snapshot::Hold,
+    ) -> &mut Hold {
+        self.holds
+            .entry(endpoint)
+            .or_insert_with(|| Hold::empty(piece.cursor, piece.last, piece.count))
     }
 
     /// The owner epoch of the facts folded last.
@@ -151,19 +286,53 @@ impl Fold {
         self.author
     }
 
-    /// What is owed at an offset.
-    pub fn owed(&self, offset: u64) -> Option<&Owed> {
-        self.owed.get(&offset)
+    /// What is owed at an offset, if it waits for a time.
+    pub fn owed(&self, offset: u64) -> Option<Owed> {
+        self.timers.get(offset)
+    }
+
+    /// The hash of the ordering key of what waits for a time there; 0 for none.
+    pub fn order(&self, offset: u64) -> u64 {
+        self.orders.get(&offset).copied().unwrap_or(0)
+    }
+
+    /// Whether a record of this endpoint is owed: it waits for a time, or is
+    /// held.
+    pub fn is_owed(&self, endpoint: EndpointId, offset: u64) -> bool {
+        self.timers.contains(offset)
+            || self
+                .hold_of(endpoint)
+                .is_some_and(|hold| hold.contains(offset))
+    }
+
+    /// What an endpoint holds.
+    pub fn hold_of(&self, endpoint: EndpointId) -> Option<&Hold> {
+        self.holds.get(&endpoint)
+    }
+
+    /// What waits for its time.
+    pub fn timers(&self) -> &Timers {
+        &self.timers
+    }
+
+    pub(super) fn timers_mut(&mut self) -> &mut Timers {
+        &mut self.timers
+    }
+
+    /// Everything that is held, by endpoint.
+    pub fn holds(&self) -> impl Iterator<Item = (EndpointId, &Hold)> {
+        self.holds.iter().map(|(&endpoint, hold)| (endpoint, hold))
     }
 
     /// How many deliveries are owed.
     pub fn len(&self) -> usize {
-        self.owed.len()
+        let held: u64 = self.holds.values().map(Hold::count).sum();
+        self.timers.len() + usize::try_from(held).unwrap_or(usize::MAX)
     }
 
     /// Whether nothing is owed.
     pub fn is_empty(&self) -> bool {
-        self.owed.is_empty()
+        self.timers.is_empty() && self.holds.is_empty()
     }
 
     /// The position after the last record folded.
@@ -171,22 +340,25 @@ impl Fold {
         self.next
     }
 
-    /// Everything below is settled: a fold that starts here misses nothing,
-    /// since the facts about a delivery always follow it. It may owe a second
-    /// copy of what is settled already; see [`lane`](super).
-    pub fn floor(&self) -> u64 {
-        self.owed
-            .first_key_value()
-            .map_or(self.next, |(&offset, _)| offset)
-    }
-
-    /// Everything owed, in offset order.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &Owed)> {
-        self.owed.iter().map(|(&offset, owed)| (offset, owed))
+    /// Everything that waits for a time, in offset order.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, Owed)> {
+        self.timers.iter()
     }
 }
 
-fn bytes16(bytes: &Bytes) -> Result<[u8; 16], RecordError> {
+/// Two folds are equal that owe the same and stand at the same position,
+/// whatever was handed out meanwhile.
+impl PartialEq for Fold {
+    fn eq(&self, other: &Self) -> bool {
+        self.next == other.next
+            && self.holds == other.holds
+            && self.orders == other.orders
+            && self.commands == other.commands
+            && self.timers.iter().eq(other.timers.iter())
+    }
+}
+
+pub(super) fn bytes16(bytes: &Bytes) -> Result<[u8; 16], RecordError> {
     bytes
         .as_ref()
         .try_into()

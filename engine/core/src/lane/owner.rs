@@ -1,36 +1,57 @@
 //! The owner of one lane partition: makes what is owed happen.
 //!
+//! ```text
+//!  records -> fold: timers, holds --+--> lines, one an endpoint: breaker, page, gate
+//!                                   |        | serve
+//!  reports, pages, dead letters ----+        v
+//!                                  Actions: dispatch, read, bury, gate, snapshot ..
+//! ```
+//!
 //! Nothing is attempted before the owner has read its own claim: by then it has
 //! folded every fact of its predecessors. What it handed out stands in an
 //! overlay until the fact about it is read back, so that nothing is handed out
 //! twice. What it refuses to do: hand out more of one endpoint than
-//! [`OWNER_OUTSTANDING_MAX`], dead letters being written included, or anything
-//! before it is due.
+//! [`OWNER_OUTSTANDING_MAX`], dead letters being written included, anything
+//! before it is due, or anything but a probe to an endpoint that is down.
+//!
+//! [`OWNER_OUTSTANDING_MAX`]: crate::limits::OWNER_OUTSTANDING_MAX
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use posthaste_proto as proto;
 use posthaste_proto::RecordError;
-use proto::progress::{Entry, Kind};
+use proto::progress::Entry;
 
-use super::fold::{Change, Fact, Fold, Owed};
-use crate::delivery::ReportEnd;
+use super::fold::{Change, Fact, Fold, Head, Owed};
+use super::settings::{Endpoints, Standing};
+use super::snapshot::Loaded;
+use crate::breaker::Pass;
+use crate::gate::Gate;
 use crate::id::EndpointId;
-use crate::limits::{OWNER_OUTSTANDING_MAX, PROGRESS_ENTRIES_MAX};
-use crate::outcome::{Outcome, Verdict};
-use crate::retry::{Decision, GiveUpCause, Rules};
+use crate::limits::PROGRESS_ENTRIES_MAX;
+use crate::outcome::Outcome;
+use crate::retry::{GiveUpCause, Policies};
 use crate::rng::Rng;
 use crate::time::Timestamp;
-use crate::timers::Timers;
 
-/// How long a delivery waits after its shard had no room for it.
-const BOUNCE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+mod ends;
+mod facts;
+mod held;
+mod line;
+mod serve;
+mod snapshots;
+mod watch;
+
+use line::Line;
+use snapshots::Snapshots;
 
 /// What an owner wants done.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Hand the delivery of the record at this offset to its shard.
+    /// Hand the delivery of the record at this offset to its shard; what comes
+    /// of it goes to [`Owner::report`].
     Dispatch {
         /// Of the `Deliver` record.
         offset: u64,
@@ -49,76 +70,250 @@ pub enum Action {
         /// The last attempt.
         last: Option<Outcome>,
     },
+    /// Append one dead letter for all records of the endpoint that are held from
+    /// `from` to before `to`: they expired. When the log has acknowledged it,
+    /// call [`Owner::range_buried`].
+    BuryRange {
+        /// Whose.
+        endpoint: EndpointId,
+        /// The first record may stand here.
+        from: u64,
+        /// The last stands before.
+        to: u64,
+        /// How many they are.
+        count: u64,
+    },
+    /// Read the lane from `from` to before `to`, as far as is convenient, and
+    /// call [`Owner::page`].
+    Read {
+        /// Who is to hear of it.
+        endpoint: EndpointId,
+        /// From here.
+        from: u64,
+        /// Up to here, exclusive.
+        to: u64,
+    },
+    /// Append the record at this offset again, with these attempts, no due time
+    /// and the reason `moved`; when the log has acknowledged it, call
+    /// [`Owner::moved`].
+    Move {
+        /// Of the `Deliver` record.
+        offset: u64,
+        /// What is owed.
+        owed: Owed,
+    },
+    /// Publish an endpoint's gate in the endpoints table.
+    Gate {
+        /// Whose.
+        endpoint: EndpointId,
+        /// What.
+        gate: Gate,
+    },
+    /// Disable an endpoint in the endpoints table, and tell its tenant.
+    Disable {
+        /// Which.
+        endpoint: EndpointId,
+        /// Why.
+        reason: DisableReason,
+    },
+    /// Tell the endpoint's tenant.
+    Notify(Notice),
+    /// Append these parts in order; when the log has acknowledged them all, call
+    /// [`Owner::snapshot_written`] with the first one's offset.
+    Snapshot {
+        /// Values of records of this partition.
+        parts: Vec<Bytes>,
+    },
+    /// Commit this position of this partition.
+    Commit {
+        /// The position.
+        upto: u64,
+        /// The commit's metadata.
+        metadata: String,
+    },
 }
 
-/// What became of a delivery this owner handed out, as far as it knows and the
-/// fold does not yet.
+/// Why an endpoint is disabled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Overlay {
-    /// With its shard, in its endpoint's line, after so many attempts.
-    Out(EndpointId, u32),
-    /// The fact is written or about to be.
-    Told,
-    /// The dead letter is being written; it keeps its place in the line.
-    Burying(EndpointId),
+pub enum DisableReason {
+    /// Nothing but failures for [`DISABLE_AFTER`](crate::limits::DISABLE_AFTER).
+    Failing,
+    /// It answered 410.
+    Gone,
 }
 
-/// One endpoint's turn: what is due, and how much of it is out.
-#[derive(Debug, Default)]
-struct Line {
-    due: VecDeque<u64>,
-    out: usize,
+/// An operational event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notice {
+    /// About which endpoint.
+    pub endpoint: EndpointId,
+    /// When.
+    pub at: Timestamp,
+    /// What happened.
+    pub kind: NoticeKind,
+}
+
+/// What happened, in an operational event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoticeKind {
+    /// `endpoint.disabled`
+    Disabled(DisableReason),
+    /// `endpoint.recovered`
+    Recovered {
+        /// Since when it had been down.
+        down_since: Timestamp,
+    },
+    /// `delivery.exhausted`
+    Exhausted {
+        /// Of the `Deliver` record.
+        offset: u64,
+        /// Attempts made.
+        attempts: u32,
+        /// Why it is given up.
+        cause: GiveUpCause,
+    },
+}
+
+/// Something that was handed out.
+#[derive(Debug, Clone, Copy)]
+struct Outgoing {
+    owed: Owed,
+    /// The hash of its ordering key.
+    order: u64,
+    /// Whether it was held; else it waited for a time.
+    held: bool,
+    /// Whether it counts as being moved.
+    moving: bool,
+    pass: Pass,
+}
+
+/// How far something is that was handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// With its shard.
+    Out,
+    /// The fact is written or about to be: a retry after so many attempts, or
+    /// that it is settled.
+    Told(Option<u32>),
+    /// The dead letter is being written; it keeps its place in the line.
+    Burying(GiveUpCause),
+    /// Being appended again.
+    Moving,
+}
+
+/// What an owner knows and the fold does not yet.
+#[derive(Debug, Clone, Copy)]
+struct Overlay {
+    stage: Stage,
+    out: Outgoing,
 }
 
 /// The state of one owned partition.
 #[derive(Debug)]
 pub struct Owner {
     fold: Fold,
+    endpoints: Arc<dyn Endpoints>,
     claimed: Option<u64>,
     ready: bool,
-    timers: Timers<u64>,
-    lines: BTreeMap<EndpointId, Line>,
-    /// Lines that have room again since the last tick.
-    freed: Vec<EndpointId>,
+    lines: BTreeMap<EndpointId, Box<Line>>,
+    /// When a line wants to be looked at.
+    wakes: BTreeSet<(Timestamp, EndpointId)>,
     overlay: BTreeMap<u64, Overlay>,
-    facts: Vec<Entry>,
+    facts: VecDeque<Entry>,
+    /// Reads under way, and who waits for one.
+    reads: usize,
+    readers: VecDeque<EndpointId>,
+    moves: usize,
+    snapshots: Snapshots,
+    policies: Arc<Policies>,
     rng: Rng,
     draining: bool,
 }
 
 impl Owner {
-    /// An owner that folds from `position` on.
-    pub fn new(position: u64, rng: Rng) -> Self {
-        Self {
+    /// An owner that folds from `position`, which must be the log's start or
+    /// before.
+    pub fn new(
+        position: u64,
+        endpoints: Arc<dyn Endpoints>,
+        policies: Arc<Policies>,
+        rng: Rng,
+    ) -> Self {
+        let loaded = Loaded {
             fold: Fold::new(position),
+            standings: Vec::new(),
+        };
+        Self::load(loaded, endpoints, policies, rng)
+    }
+
+    /// An owner that goes on from a snapshot: the first record it folds is the
+    /// one at the snapshot's `upto`.
+    pub fn load(
+        loaded: Loaded,
+        endpoints: Arc<dyn Endpoints>,
+        policies: Arc<Policies>,
+        rng: Rng,
+    ) -> Self {
+        let mut owner = Self {
+            fold: loaded.fold,
+            endpoints,
             claimed: None,
             ready: false,
-            timers: Timers::default(),
             lines: BTreeMap::new(),
-            freed: Vec::new(),
+            wakes: BTreeSet::new(),
             overlay: BTreeMap::new(),
-            facts: Vec::new(),
+            facts: VecDeque::new(),
+            reads: 0,
+            readers: VecDeque::new(),
+            moves: 0,
+            snapshots: Snapshots::default(),
+            policies,
             rng,
             draining: false,
+        };
+        for (endpoint, standing) in loaded.standings {
+            let line = Box::new(Line::restore(&standing));
+            owner.lines.insert(endpoint, line);
+        }
+        owner
+    }
+
+    /// The endpoints changed.
+    pub fn set_endpoints(&mut self, endpoints: Arc<dyn Endpoints>) {
+        self.endpoints = endpoints;
+        for endpoint in self.lines.keys().copied().collect::<Vec<_>>() {
+            self.touch(endpoint);
         }
     }
 
     /// The claim was appended at `offset`, which is the owner epoch.
     pub fn claimed(&mut self, offset: u64) {
         self.claimed = Some(offset);
-        self.ready |= self.fold.next() > offset;
+        self.begin(self.fold.next() > offset);
     }
 
     /// Folds the record at `offset`.
-    pub fn record(&mut self, offset: u64, value: &Bytes) -> Result<Change, RecordError> {
+    pub fn record(
+        &mut self,
+        offset: u64,
+        value: &Bytes,
+        now: Timestamp,
+    ) -> Result<Change, RecordError> {
         let change = self.fold.apply(offset, value)?;
+        self.snapshots.read(value.len(), &change);
         match &change {
-            Change::Owed(owed) => self.timers.insert(owed.due, offset),
+            Change::Owed(owed) => {
+                self.order_timer(offset, owed.endpoint);
+                self.failed_elsewhere(owed.endpoint, value, now);
+                self.touch(owed.endpoint);
+            }
+            Change::Held(head) => self.held(offset, head),
             Change::Facts(facts) => {
                 let own = self.claimed.is_some() && self.fold.author() == self.claimed;
                 facts.iter().for_each(|fact| self.learned(fact, own));
             }
-            Change::Claim => self.ready |= self.claimed.is_some_and(|claim| offset >= claim),
+            Change::Claim => self.begin(self.claimed.is_some_and(|claim| offset >= claim)),
+            Change::Commanded(command) => self.commanded(command),
             Change::Duplicate | Change::Nothing => {}
         }
         Ok(change)
@@ -127,191 +322,79 @@ impl Owner {
     /// The position moved without records.
     pub fn skip_to(&mut self, next: u64) {
         self.fold.skip_to(next);
-        self.ready |= self.claimed.is_some_and(|claim| next > claim);
+        self.begin(self.claimed.is_some_and(|claim| next > claim));
     }
 
-    fn learned(&mut self, fact: &Fact, own: bool) {
-        match *fact {
-            Fact::Settled(offset) => {
-                self.forget_told(offset);
-            }
-            // Of another owner's retry only the due time matters: what we told
-            // is still on its way.
-            Fact::Retry(offset, owed) => {
-                if own {
-                    self.forget_told(offset);
-                }
-                self.timers.insert(owed.due, offset);
-            }
-            // Another owner knew more: our own fact about it came to nothing,
-            // and the fold's time stands.
-            Fact::Absorbed(offset) => {
-                if own
-                    && self.forget_told(offset)
-                    && let Some(owed) = self.fold.owed(offset)
-                {
-                    self.timers.insert(owed.due, offset);
-                }
+    /// Attempts may start, if `ready`: every endpoint that is owed something
+    /// gets its line.
+    fn begin(&mut self, ready: bool) {
+        if self.ready || !ready {
+            return;
+        }
+        self.ready = true;
+        let holding = self.fold.holds().map(|(endpoint, _)| endpoint);
+        let owing: BTreeSet<_> = holding.chain(self.fold.timers().endpoints()).collect();
+        let known: Vec<_> = self.lines.keys().copied().collect();
+        for endpoint in owing.into_iter().chain(known) {
+            self.touch(endpoint);
+            // What a restored line knew of its hold was not kept up to date.
+            if let Some(line) = self.lines.get_mut(&endpoint) {
+                line.page.behind = true;
             }
         }
     }
 
-    fn forget_told(&mut self, offset: u64) -> bool {
-        let told = self.overlay.get(&offset) == Some(&Overlay::Told);
-        if told {
-            self.overlay.remove(&offset);
-        }
-        told
-    }
-
-    /// Hands out what is due.
+    /// Does what is due.
     pub fn tick(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        if !self.ready || self.draining {
+        if !self.ready {
             return;
         }
-        for endpoint in std::mem::take(&mut self.freed) {
-            self.hand_out(endpoint, now, actions);
-        }
-        while let Some(offset) = self.timers.pop_due(now) {
-            let Some(owed) = self.fold.owed(offset).copied() else {
-                continue;
-            };
-            if owed.due > now || self.overlay.contains_key(&offset) {
-                continue;
-            }
-            let line = self.lines.entry(owed.endpoint).or_default();
-            line.due.push_back(offset);
-            self.hand_out(owed.endpoint, now, actions);
+        self.write_snapshot(now, actions);
+        while !self.draining
+            && let Some(&(at, endpoint)) = self.wakes.first()
+            && at <= now
+        {
+            self.serve(endpoint, now, actions);
         }
     }
 
-    fn hand_out(&mut self, endpoint: EndpointId, now: Timestamp, actions: &mut Vec<Action>) {
+    /// Has a line looked at with the next tick.
+    fn touch(&mut self, endpoint: EndpointId) {
+        if !self.ready {
+            return;
+        }
+        let behind = self.fold.hold_of(endpoint).is_some();
+        let line = self
+            .lines
+            .entry(endpoint)
+            .or_insert_with(|| Box::new(Line::new(behind)));
+        let wake = line.wake.replace(Timestamp::default());
+        if wake == Some(Timestamp::default()) {
+            return;
+        }
+        if let Some(wake) = wake {
+            self.wakes.remove(&(wake, endpoint));
+        }
+        self.wakes.insert((Timestamp::default(), endpoint));
+    }
+
+    /// Takes a line out to work on; [`put`](Self::put) gives it back.
+    fn take(&mut self, endpoint: EndpointId) -> Box<Line> {
         let Some(mut line) = self.lines.remove(&endpoint) else {
-            return;
+            return Box::new(Line::new(self.fold.hold_of(endpoint).is_some()));
         };
-        while !self.draining && line.out < OWNER_OUTSTANDING_MAX {
-            let Some(offset) = line.due.pop_front() else {
-                break;
-            };
-            let Some(owed) = self.fold.owed(offset).copied() else {
-                continue;
-            };
-            // A timer can stand twice for one delivery, which the overlay knows;
-            // and another owner may have put it off while it stood in line.
-            if self.overlay.contains_key(&offset) || owed.due > now {
-                continue;
-            }
-            line.out += 1;
-            if now >= owed.deadline {
-                self.overlay.insert(offset, Overlay::Burying(endpoint));
-                actions.push(Action::Bury {
-                    offset,
-                    attempts: owed.attempts,
-                    cause: GiveUpCause::Expired,
-                    last: None,
-                });
-                continue;
-            }
-            self.overlay
-                .insert(offset, Overlay::Out(endpoint, owed.attempts));
-            actions.push(Action::Dispatch { offset, owed });
+        if let Some(wake) = line.wake.take() {
+            self.wakes.remove(&(wake, endpoint));
         }
-        if line.out > 0 || !line.due.is_empty() {
-            self.lines.insert(endpoint, line);
-        }
+        line
     }
 
-    /// Whose delivery it is that is out for this offset.
-    pub fn out_to(&self, offset: u64) -> Option<EndpointId> {
-        match self.overlay.get(&offset) {
-            Some(&Overlay::Out(endpoint, _)) => Some(endpoint),
-            _ => None,
+    fn put(&mut self, endpoint: EndpointId, mut line: Box<Line>, wake: Option<Timestamp>) {
+        line.wake = wake;
+        if let Some(wake) = wake {
+            self.wakes.insert((wake, endpoint));
         }
-    }
-
-    /// A delivery that was handed out came back; `rules` are its endpoint's.
-    pub fn report(
-        &mut self,
-        offset: u64,
-        end: ReportEnd,
-        rules: Rules<'_>,
-        now: Timestamp,
-        actions: &mut Vec<Action>,
-    ) {
-        let Some(&Overlay::Out(endpoint, attempts)) = self.overlay.get(&offset) else {
-            return;
-        };
-        self.overlay.remove(&offset);
-        // Otherwise another owner settled it meanwhile.
-        if let Some(owed) = self.fold.owed(offset).copied() {
-            match end {
-                ReportEnd::Bounced => self.timers.insert(now.after(BOUNCE_WAIT), offset),
-                ReportEnd::Cancelled => self.tell(Kind::Cancelled, offset, attempts, None),
-                ReportEnd::Attempted(outcome) => {
-                    // The number it went out with: what another owner tried
-                    // since does not make this attempt a later one.
-                    let made = Owed { attempts, ..owed };
-                    self.attempted(offset, made, outcome, rules, now, actions);
-                }
-            }
-        }
-        let burying = matches!(self.overlay.get(&offset), Some(Overlay::Burying(_)));
-        if !burying && let Some(line) = self.lines.get_mut(&endpoint) {
-            line.out -= 1;
-        }
-        self.hand_out(endpoint, now, actions);
-    }
-
-    fn attempted(
-        &mut self,
-        offset: u64,
-        owed: Owed,
-        outcome: Outcome,
-        rules: Rules<'_>,
-        now: Timestamp,
-        actions: &mut Vec<Action>,
-    ) {
-        let attempts = owed.attempts + 1;
-        if outcome.verdict == Verdict::Delivered {
-            self.tell(Kind::Done, offset, attempts, None);
-            return;
-        }
-        match rules.decide(attempts, &outcome, now, owed.deadline, &mut self.rng) {
-            Decision::RetryAt(due) => self.tell(Kind::Retry, offset, attempts, Some(due)),
-            // Nothing happened that the log should know.
-            Decision::PauseUntil(due) => self.timers.insert(due, offset),
-            Decision::GiveUp(cause) => {
-                self.overlay.insert(offset, Overlay::Burying(owed.endpoint));
-                actions.push(Action::Bury {
-                    offset,
-                    attempts,
-                    cause,
-                    last: Some(outcome),
-                });
-            }
-        }
-    }
-
-    /// The dead letter of this offset is in the log.
-    pub fn buried(&mut self, offset: u64) {
-        let Some(&Overlay::Burying(endpoint)) = self.overlay.get(&offset) else {
-            return;
-        };
-        self.tell(Kind::Dead, offset, 0, None);
-        if let Some(line) = self.lines.get_mut(&endpoint) {
-            line.out -= 1;
-            self.freed.push(endpoint);
-        }
-    }
-
-    fn tell(&mut self, kind: Kind, offset: u64, attempts: u32, due: Option<Timestamp>) {
-        self.overlay.insert(offset, Overlay::Told);
-        self.facts.push(Entry {
-            kind: kind.into(),
-            offset,
-            attempt: attempts,
-            due_ms: due.map_or(0, Timestamp::as_millis),
-        });
+        self.lines.insert(endpoint, line);
     }
 
     /// Facts to append now, at most [`PROGRESS_ENTRIES_MAX`]; `None` when there
@@ -339,23 +422,16 @@ impl Owner {
 
     /// Whether nothing is out and nothing waits to be told.
     pub fn is_drained(&self) -> bool {
-        self.facts.is_empty()
-            && !self
-                .overlay
-                .values()
-                .any(|state| matches!(state, Overlay::Out(..) | Overlay::Burying(_)))
+        let told = |overlay: &Overlay| matches!(overlay.stage, Stage::Told(_));
+        self.facts.is_empty() && self.overlay.values().all(told)
     }
 
-    /// When [`tick`](Self::tick) has something to do next.
+    /// When [`tick`](Self::tick) has something to do next, snapshots apart.
     pub fn next_due(&self) -> Option<Timestamp> {
         if !self.ready || self.draining {
             return None;
         }
-        if self.freed.is_empty() {
-            self.timers.next_due()
-        } else {
-            Some(Timestamp::default())
-        }
+        self.wakes.first().map(|&(at, _)| at)
     }
 
     /// The state.

@@ -1,5 +1,7 @@
 //! What starts next, and what leaves a queue otherwise.
 
+use std::cmp::Reverse;
+
 use posthaste_proto as proto;
 
 use super::{Action, Shard, queue_at};
@@ -26,7 +28,10 @@ impl Shard {
 
     /// Lets those back into the ring for which there may be room again.
     fn wake(&mut self, now: Timestamp) {
-        while let Some(ix) = self.wakes.pop_due(now) {
+        while let Some(&Reverse((when, ix))) = self.wakes.peek()
+            && when <= now
+        {
+            self.wakes.pop();
             self.queue(ix).wake();
             self.enter_ring(ix);
         }
@@ -70,7 +75,7 @@ impl Shard {
             }
             Choice::At(when) => {
                 if queue.sleep() {
-                    self.wakes.insert(when, ix);
+                    self.wakes.push(Reverse((when, ix)));
                 }
             }
             Choice::Nothing => {}

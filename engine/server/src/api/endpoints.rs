@@ -51,6 +51,24 @@ struct NewEndpoint {
     fail_fast_4xx: bool,
     #[serde(default)]
     owned: bool,
+    /// Attempts a second; 0 for no bound.
+    #[serde(default)]
+    rate_per_second: u32,
+    #[serde(default)]
+    ordered: bool,
+    #[serde(default)]
+    recovery: Recovery,
+}
+
+/// What goes first once an endpoint is back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Recovery {
+    /// New events; the backlog beside them.
+    #[default]
+    LiveFirst,
+    /// The backlog.
+    Fifo,
 }
 
 /// A secret the caller brings. It has no Debug that shows it.
@@ -81,6 +99,11 @@ struct Shown {
     retry_policy: String,
     fail_fast_4xx: bool,
     owned: bool,
+    rate_per_second: u32,
+    ordered: bool,
+    recovery: Recovery,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    disabled_reason: String,
     headers: Vec<String>,
     created_at_ms: u64,
 }
@@ -172,11 +195,13 @@ fn build(api: &Api, tenant: String, new: NewEndpoint) -> Result<(Endpoint, Strin
         retry_policy: new.retry_policy,
         fail_fast_4xx: new.fail_fast_4xx,
         disabled: false,
+        disabled_reason: String::new(),
+        ordered: new.ordered,
+        fifo: new.recovery == Recovery::Fifo,
         created_at_ms: now.as_millis(),
         description: new.description,
         owned: new.owned,
-        rate_per_second: 0,
-        ordered: false,
+        rate_per_second: new.rate_per_second,
     })?;
     Ok((endpoint, secret))
 }
@@ -217,6 +242,14 @@ fn shown(endpoint: &Endpoint) -> Shown {
         retry_policy: endpoint.retry_policy.clone(),
         fail_fast_4xx: endpoint.fail_fast_4xx,
         owned: endpoint.owned,
+        rate_per_second: endpoint.rate_per_second,
+        ordered: endpoint.ordered,
+        recovery: if endpoint.fifo {
+            Recovery::Fifo
+        } else {
+            Recovery::LiveFirst
+        },
+        disabled_reason: endpoint.disabled_reason.clone(),
         headers: endpoint.headers.iter().map(|h| h.name.clone()).collect(),
         created_at_ms: endpoint.created_at.as_millis(),
     }

@@ -171,6 +171,7 @@ impl From<EventError> for Problem {
             EventError::Missing { field, .. }
             | EventError::TooLong { field, .. }
             | EventError::BadCharacter { field, .. } => Self::invalid(field, detail),
+            EventError::Reserved => Self::invalid("tenant", detail),
             EventError::Malformed(_) => Self::malformed(detail),
         }
     }

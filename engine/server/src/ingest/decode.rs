@@ -6,11 +6,11 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use posthaste_core::event::{Event, EventError, JSON, Origin};
+use posthaste_core::event::{Event, EventError, JSON, Origin, SYSTEM_TENANT};
 use posthaste_core::time::Timestamp;
 
 use super::envelope::Envelope;
-use crate::config::{ConfigError, IngestConfig};
+use crate::config::{Config, ConfigError};
 use crate::log::{Record, TopicPartition};
 
 /// Header of a body's type, in Kafka as in HTTP.
@@ -28,6 +28,7 @@ pub struct Decoder {
     tenant_header: String,
     default_tenant: Option<ByteString>,
     envelope: Envelope,
+    operational: ByteString,
 }
 
 /// What routes an event, as far as the record names it.
@@ -42,8 +43,11 @@ struct Parts {
 
 impl Decoder {
     /// A decoder for this configuration; refuses a pointer that is none.
-    pub fn new(config: &IngestConfig) -> Result<Self, ConfigError> {
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        let operational = config.topics.operational();
+        let config = &config.ingest;
         Ok(Self {
+            operational,
             type_header: config.headers.event_type.clone(),
             id_header: config.headers.id.clone(),
             tenant_header: config.headers.tenant.clone(),
@@ -86,6 +90,9 @@ impl Decoder {
             origin,
         };
         event.check()?;
+        if event.tenant == SYSTEM_TENANT && tp.topic != self.operational {
+            return Err(EventError::Reserved);
+        }
         Ok(event)
     }
 
@@ -244,13 +251,28 @@ mod tests {
             Bytes::copy_from_slice(body.as_bytes()),
             Timestamp::from_millis(1),
         );
+        decode_from("events", &record)
+    }
+
+    fn decode_from(topic: &str, record: &Record) -> Result<Event, EventError> {
         let tp = TopicPartition {
-            topic: "events".into(),
+            topic: topic.into(),
             partition: 3,
         };
-        Decoder::new(&IngestConfig::default())
-            .unwrap()
-            .decode(&tp, &record)
+        let decoder = Decoder::new(&Config::default()).unwrap();
+        decoder.decode(&tp, record)
+    }
+
+    #[test]
+    fn operational_events_come_from_their_own_topic_alone() {
+        let mut event = decode(&[("webhook-type", "a"), ("webhook-tenant", "t")], "{}").unwrap();
+        event.tenant = SYSTEM_TENANT.into();
+        let headers = headers_of(&crate::config::HeaderNames::default(), &event);
+        let record = record_of(headers, event.body, Timestamp::from_millis(1));
+        let read = decode_from("posthaste.operational", &record).unwrap();
+        assert_eq!((&read.id, &*read.tenant), (&event.id, SYSTEM_TENANT));
+        let refused = decode_from("events", &record).expect_err("reserved");
+        assert_eq!(refused, EventError::Reserved);
     }
 
     #[test]

@@ -1,18 +1,22 @@
-//! One owned lane partition: the core's state machine and the bodies it keeps
-//! at hand.
+//! One owned lane partition: the core's state machine, once its state is read,
+//! and the bodies it keeps at hand.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use posthaste_core::delivery::{Delivery, Flight, Room, Ticket, event_of};
 use posthaste_core::lane::fold::{Change, Fact};
-use posthaste_core::lane::owner::Owner;
-use posthaste_core::registry::EndpointIx;
+use posthaste_core::lane::owner::{Action, Owner};
+use posthaste_core::lane::snapshot::Loaded;
+use posthaste_core::registry::{EndpointIx, Registry};
+use posthaste_core::retry::Policies;
 use posthaste_core::rng::Rng;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::{Record as _, RecordError};
 use tokio::time::Instant;
 
+use super::writes::Place;
 use crate::clock::random_seed;
 use crate::log::{Epoch, LogError, Offset, Record, RevokeToken, TopicPartition};
 
@@ -20,14 +24,34 @@ use crate::log::{Epoch, LogError, Offset, Record, RevokeToken, TopicPartition};
 pub(super) struct Part {
     pub(super) tp: TopicPartition,
     pub(super) epoch: Epoch,
-    pub(super) owner: Owner,
+    stage: Stage,
     /// Records of deliveries that wait, as far as the budget goes.
     pub(super) bodies: BTreeMap<Offset, proto::Deliver>,
-    pub(super) committed: Option<Offset>,
-    pub(super) committing: bool,
+    /// What is to be committed, until it is.
+    pub(super) commit: Option<Commit>,
     /// Facts are on their way to the log.
     pub(super) writing: bool,
     pub(super) revoking: Option<(RevokeToken, Instant)>,
+}
+
+enum Stage {
+    /// Its state is being read; what comes meanwhile waits, within the credit.
+    Opening(Vec<Batch>),
+    Open(Box<Owner>),
+}
+
+/// Records as the group hands them over.
+pub(super) struct Batch {
+    pub(super) records: Vec<Record>,
+    pub(super) next: Offset,
+}
+
+/// A position to be committed.
+pub(super) struct Commit {
+    pub(super) upto: Offset,
+    pub(super) metadata: String,
+    /// On its way.
+    pub(super) under_way: bool,
 }
 
 /// Bytes of bodies all partitions may keep.
@@ -57,61 +81,120 @@ fn charge(record: &proto::Deliver) -> usize {
     record.body.len() + 512
 }
 
+impl Batch {
+    pub(super) fn size(&self) -> usize {
+        self.records.iter().map(Record::size).sum()
+    }
+}
+
 impl Part {
-    pub(super) fn new(tp: TopicPartition, epoch: Epoch, position: Offset) -> Self {
+    pub(super) fn new(tp: TopicPartition, epoch: Epoch) -> Self {
         Self {
             tp,
             epoch,
-            owner: Owner::new(position, Rng::new(random_seed())),
+            stage: Stage::Opening(Vec::new()),
             bodies: BTreeMap::new(),
-            committed: Some(position),
-            committing: false,
+            commit: None,
             writing: false,
             revoking: None,
         }
     }
 
-    /// Folds records. One of a type this version does not know stops the
-    /// partition: skipping it could lose what it settles or owes.
+    pub(super) fn place(&self) -> Place {
+        Place {
+            partition: self.tp.partition,
+            epoch: self.epoch,
+        }
+    }
+
+    /// The state machine, once there is one.
+    pub(super) fn owner(&mut self) -> Option<&mut Owner> {
+        match &mut self.stage {
+            Stage::Opening(_) => None,
+            Stage::Open(owner) => Some(owner),
+        }
+    }
+
+    /// Goes on from a state; answers what came meanwhile and is to be folded
+    /// now.
+    pub(super) fn open(
+        &mut self,
+        loaded: Loaded,
+        endpoints: Arc<Registry>,
+        policies: Arc<Policies>,
+    ) -> Vec<Batch> {
+        let rng = Rng::new(random_seed());
+        let mut owner = Owner::load(loaded, endpoints, policies, rng);
+        if self.revoking.is_some() {
+            owner.drain();
+        }
+        match std::mem::replace(&mut self.stage, Stage::Open(Box::new(owner))) {
+            Stage::Opening(early) => early,
+            Stage::Open(_) => Vec::new(),
+        }
+    }
+
+    /// Folds records, or keeps them until the state is read; answers how many
+    /// bytes it is done with. A record of a type this version does not know
+    /// stops the partition: skipping it could lose what it settles or owes.
     pub(super) fn fold(
         &mut self,
-        records: Vec<Record>,
-        next: Offset,
+        batch: Batch,
+        now: Timestamp,
         budget: &mut Budget,
-    ) -> Result<(), LogError> {
-        for record in records {
-            let change = self
-                .owner
-                .record(record.offset, &record.value)
-                .map_err(|error| self.stuck(record.offset, &error))?;
+    ) -> Result<usize, LogError> {
+        let owner = match &mut self.stage {
+            Stage::Open(owner) => owner,
+            Stage::Opening(early) => {
+                early.push(batch);
+                return Ok(0);
+            }
+        };
+        let bytes = batch.size();
+        for record in batch.records {
+            let change = owner
+                .record(record.offset, &record.value, now)
+                .map_err(|error| stuck(&self.tp, record.offset, &error))?;
             match change {
-                Change::Owed(_) => self.keep(&record, budget),
+                Change::Owed(_) => keep(&mut self.bodies, &record, budget),
                 Change::Facts(facts) => {
                     for fact in facts {
-                        if let Fact::Settled(offset) = fact
+                        if let Fact::Settled(offset, _) = fact
                             && let Some(body) = self.bodies.remove(&offset)
                         {
                             budget.give(charge(&body));
                         }
                     }
                 }
-                Change::Duplicate | Change::Claim | Change::Nothing => {}
+                _ => {}
             }
         }
-        self.owner.skip_to(next);
-        Ok(())
+        owner.skip_to(batch.next);
+        Ok(bytes)
     }
 
-    fn stuck(&self, offset: Offset, error: &RecordError) -> LogError {
-        LogError::Other(format!("{} offset {offset}: {error}", self.tp))
-    }
-
-    fn keep(&mut self, record: &Record, budget: &mut Budget) {
-        if let Ok(deliver) = proto::Deliver::from_value(&record.value)
-            && budget.take(charge(&deliver))
-        {
-            self.bodies.insert(record.offset, deliver);
+    /// Hands the owner a part of the lane, and keeps what it will ask for.
+    pub(super) fn page(
+        &mut self,
+        endpoint: posthaste_core::id::EndpointId,
+        records: &[Record],
+        next: Offset,
+        now: Timestamp,
+        budget: &mut Budget,
+    ) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let Stage::Open(owner) = &mut self.stage else {
+            return actions;
+        };
+        let values = records.iter().map(|record| (record.offset, &record.value));
+        let wanted = owner.page(endpoint, next, values, now, &mut actions);
+        let mut wanted = wanted.into_iter().peekable();
+        for record in records {
+            if wanted.next_if_eq(&record.offset).is_some() {
+                keep(&mut self.bodies, record, budget);
+            }
         }
+        actions
     }
 
     /// Gives its bodies' bytes back.
@@ -142,8 +225,26 @@ impl Part {
         }
     }
 
-    /// Nothing is out, nothing waits to be written.
+    /// Nothing is out, nothing waits to be written, and a successor finds the
+    /// state as it is.
     pub(super) fn is_drained(&self) -> bool {
-        self.owner.is_drained() && !self.writing
+        let owner = match &self.stage {
+            Stage::Opening(_) => return true,
+            Stage::Open(owner) => owner,
+        };
+        owner.is_drained() && !self.writing && owner.is_saved() && self.commit.is_none()
     }
+}
+
+fn keep(bodies: &mut BTreeMap<Offset, proto::Deliver>, record: &Record, budget: &mut Budget) {
+    if let Ok(deliver) = proto::Deliver::from_value(&record.value)
+        && budget.take(charge(&deliver))
+        && let Some(before) = bodies.insert(record.offset, deliver)
+    {
+        budget.give(charge(&before));
+    }
+}
+
+fn stuck(tp: &TopicPartition, offset: Offset, error: &RecordError) -> LogError {
+    LogError::Other(format!("{tp} offset {offset}: {error}"))
 }

@@ -7,8 +7,8 @@ use posthaste_proto::Record as _;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::log::NewRecord;
 use crate::log::embedded::EmbeddedLog;
+use crate::log::{NewRecord, TopicPartition};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -48,6 +48,7 @@ impl Fixture {
                 .unwrap(),
             log: Arc::clone(&log),
             topics,
+            headers: HeaderNames::default(),
             instance_id: "here".into(),
             registry: registry_seen,
             policies: Arc::default(),

@@ -6,80 +6,98 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _};
+use posthaste_core::endpoint::Endpoint;
+use posthaste_core::gate::Gate;
 use posthaste_core::id::EndpointId;
+use posthaste_core::lane::fold::Owed;
+use posthaste_core::lane::owner::Notice;
 use posthaste_core::lane::partition_of;
+use posthaste_core::lane::snapshot::Loaded;
 use posthaste_core::outcome::Outcome;
+use posthaste_core::registry::{gate_key, table_key};
 use posthaste_core::retry::GiveUpCause;
 use posthaste_core::shard::dead_letter;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 
+use super::opening;
 use crate::clock::Clock;
-use crate::config::Topics;
-use crate::log::{Epoch, Log, NewRecord, Offset, TopicPartition, append_until_durable};
+use crate::config::{HeaderNames, Topics};
+use crate::log::{
+    APPEND_WAIT_MAX, Epoch, Log, LogError, NewRecord, Offset, Record, TopicPartition,
+    append_until_durable,
+};
+use crate::operational;
 
 const FIRST_WAIT: Duration = Duration::from_millis(50);
+/// Of the lane, read at once for held deliveries.
+const PAGE_BYTES: usize = 1024 * 1024;
 
 /// Something the owner asked for is done.
-pub(super) enum Written {
-    Claimed {
-        partition: u32,
-        epoch: Epoch,
-        offset: Offset,
-    },
-    Facts {
-        partition: u32,
-        epoch: Epoch,
-        count: u64,
-    },
-    Buried {
-        partition: u32,
-        epoch: Epoch,
-        offset: Offset,
-    },
+pub(super) struct Written {
+    pub(super) place: Place,
+    pub(super) done: Done,
+}
+
+/// A partition under one assignment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) partition: u32,
+    pub(super) epoch: Epoch,
+}
+
+pub(super) enum Done {
+    /// The state at the committed position.
+    Opened(Result<Box<Loaded>, LogError>),
+    /// The claim stands there.
+    Claimed(Offset),
+    /// So many facts are in the log.
+    Facts(u64),
+    /// The dead letter of this offset is.
+    Buried(Offset),
+    RangeBuried(EndpointId),
+    /// The record of this offset stands further on as well.
+    Moved(Offset),
     /// A delivery's record, `None` when it could not be read just now.
-    Read {
-        partition: u32,
-        epoch: Epoch,
-        offset: Offset,
-        delivery: Option<Box<proto::Deliver>>,
-    },
+    Read(Offset, Owed, Option<Box<proto::Deliver>>),
+    /// A part of the lane for an endpoint, and what comes next.
+    Page(EndpointId, Vec<Record>, Offset),
+    /// All parts of a snapshot are in the log, the first there.
+    Snapshot(Offset),
+    /// Something nobody waits for.
+    Told,
 }
 
 /// A delivery to give up.
 pub(super) struct Burial {
-    pub(super) partition: u32,
-    pub(super) epoch: Epoch,
     pub(super) offset: Offset,
     pub(super) attempts: u32,
     pub(super) cause: GiveUpCause,
     pub(super) last: Option<Outcome>,
 }
 
+/// Many held deliveries to give up.
+pub(super) struct RangeBurial {
+    pub(super) endpoint: EndpointId,
+    pub(super) from: Offset,
+    pub(super) to: Offset,
+    pub(super) count: u64,
+}
+
 /// Writes for all partitions.
 #[derive(Clone)]
 pub(super) struct Writer {
-    log: Arc<dyn Log>,
-    topics: Topics,
-    instance_id: String,
-    clock: Clock,
+    pub(super) log: Arc<dyn Log>,
+    pub(super) topics: Topics,
+    pub(super) headers: HeaderNames,
+    pub(super) instance_id: String,
+    pub(super) clock: Clock,
 }
 
-impl Writer {
-    pub(super) fn new(
-        log: Arc<dyn Log>,
-        topics: Topics,
-        instance_id: String,
-        clock: Clock,
-    ) -> Self {
-        Self {
-            log,
-            topics,
-            instance_id,
-            clock,
-        }
-    }
+/// A write under way.
+pub(super) type Writing = BoxFuture<'static, Written>;
 
+impl Writer {
     fn lane(&self, partition: u32) -> TopicPartition {
         TopicPartition {
             topic: self.topics.lane(),
@@ -87,67 +105,79 @@ impl Writer {
         }
     }
 
+    /// Runs a write to its end.
+    fn run<F>(&self, place: Place, write: impl FnOnce(Self) -> F) -> Writing
+    where
+        F: Future<Output = Done> + Send + 'static,
+    {
+        let write = write(self.clone());
+        write.map(move |done| Written { place, done }).boxed()
+    }
+
+    /// Reads the state at a committed position.
+    pub(super) fn open(&self, place: Place, position: Offset, metadata: String) -> Writing {
+        self.run(place, |this| async move {
+            let tp = this.lane(place.partition);
+            let opened = opening::open(&*this.log, &tp, position, &metadata).await;
+            Done::Opened(opened.map(Box::new))
+        })
+    }
+
     /// Claims a partition.
-    pub(super) fn claim(&self, partition: u32, epoch: Epoch) -> BoxFuture<'static, Written> {
-        let claim = proto::Claim {
-            instance_id: self.instance_id.clone(),
-            at_ms: self.clock.now().as_millis(),
-        };
-        let record = plain(self.lane(partition), claim.to_value());
-        let log = Arc::clone(&self.log);
-        async move {
-            let offset = append_until_durable(&*log, record, FIRST_WAIT).await;
-            Written::Claimed {
-                partition,
-                epoch,
-                offset,
-            }
-        }
-        .boxed()
+    pub(super) fn claim(&self, place: Place) -> Writing {
+        self.run(place, |this| async move {
+            let claim = proto::Claim {
+                instance_id: this.instance_id.clone(),
+                at_ms: this.clock.now().as_millis(),
+            };
+            Done::Claimed(this.append(place, claim.to_value()).await)
+        })
     }
 
     /// Writes facts.
-    pub(super) fn facts(
-        &self,
-        partition: u32,
-        epoch: Epoch,
-        progress: proto::Progress,
-    ) -> BoxFuture<'static, Written> {
-        let count = u64::try_from(progress.entries.len()).unwrap_or(u64::MAX);
-        let record = plain(self.lane(partition), progress.to_value());
-        let log = Arc::clone(&self.log);
-        async move {
-            append_until_durable(&*log, record, FIRST_WAIT).await;
-            Written::Facts {
-                partition,
-                epoch,
-                count,
-            }
-        }
-        .boxed()
+    pub(super) fn facts(&self, place: Place, progress: proto::Progress) -> Writing {
+        self.run(place, |this| async move {
+            this.append(place, progress.to_value()).await;
+            Done::Facts(u64::try_from(progress.entries.len()).unwrap_or(u64::MAX))
+        })
+    }
+
+    async fn append(&self, place: Place, value: Bytes) -> Offset {
+        let record = plain(self.lane(place.partition), value);
+        append_until_durable(&*self.log, record, FIRST_WAIT).await
     }
 
     /// Reads a delivery's record.
-    pub(super) fn read(
-        &self,
-        partition: u32,
-        epoch: Epoch,
-        offset: Offset,
-    ) -> BoxFuture<'static, Written> {
-        let this = self.clone();
-        async move {
-            Written::Read {
-                partition,
-                epoch,
-                offset,
-                delivery: this.record(partition, offset).await.map(Box::new),
-            }
-        }
-        .boxed()
+    pub(super) fn read(&self, place: Place, offset: Offset, owed: Owed) -> Writing {
+        self.run(place, move |this| async move {
+            let record = this.record(place, offset).await;
+            Done::Read(offset, owed, record.map(Box::new))
+        })
     }
 
-    async fn record(&self, partition: u32, offset: Offset) -> Option<proto::Deliver> {
-        let tp = self.lane(partition);
+    /// Reads what an endpoint may hold.
+    pub(super) fn page(
+        &self,
+        place: Place,
+        endpoint: EndpointId,
+        from: Offset,
+        to: Offset,
+    ) -> Writing {
+        self.run(place, move |this| async move {
+            let tp = this.lane(place.partition);
+            match this.log.read(&tp, from, PAGE_BYTES).await {
+                Ok((records, next)) => Done::Page(endpoint, records, next.min(to)),
+                Err(error) => {
+                    tracing::warn!(%tp, from, %error, "cannot read what is held, trying again");
+                    tokio::time::sleep(FIRST_WAIT).await;
+                    Done::Page(endpoint, Vec::new(), from)
+                }
+            }
+        })
+    }
+
+    async fn record(&self, place: Place, offset: Offset) -> Option<proto::Deliver> {
+        let tp = self.lane(place.partition);
         let read = self.log.read(&tp, offset, 1).await;
         let records = match read {
             Ok((records, _)) => records,
@@ -160,56 +190,174 @@ impl Writer {
         proto::Deliver::from_value(&record.value).ok()
     }
 
+    /// A record, however often it has to be asked for.
+    async fn record_surely(
+        &self,
+        place: Place,
+        offset: Offset,
+        known: Option<proto::Deliver>,
+    ) -> proto::Deliver {
+        let mut wait = FIRST_WAIT;
+        let mut record = known;
+        loop {
+            if let Some(found) = record {
+                return found;
+            }
+            record = self.record(place, offset).await;
+            if record.is_none() {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(APPEND_WAIT_MAX);
+            }
+        }
+    }
+
     /// Writes a dead letter; reads the record first where it is not at hand.
     pub(super) fn bury(
         &self,
+        place: Place,
         burial: Burial,
         known: Option<proto::Deliver>,
-    ) -> BoxFuture<'static, Written> {
-        let this = self.clone();
-        async move {
-            let mut record = known;
-            let mut wait = FIRST_WAIT;
-            let mut record = loop {
-                if let Some(found) = record.take() {
-                    break found;
-                }
-                record = this.record(burial.partition, burial.offset).await;
-                if record.is_none() {
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(crate::log::APPEND_WAIT_MAX);
-                }
-            };
+    ) -> Writing {
+        self.run(place, move |this| async move {
+            let offset = burial.offset;
+            let mut record = this.record_surely(place, offset, known).await;
             record.attempt = burial.attempts;
             if let Some(last) = burial.last {
                 record.last_status = last.status.map_or(0, u32::from);
                 record.last_cause = last.cause.map_or("", |cause| cause.code()).to_owned();
             }
-            let letter = this.dead_record(record, burial.cause);
-            append_until_durable(&*this.log, letter, FIRST_WAIT).await;
-            Written::Buried {
-                partition: burial.partition,
-                epoch: burial.epoch,
-                offset: burial.offset,
-            }
-        }
-        .boxed()
+            let endpoint = record.endpoint_id.clone();
+            let letter = dead_letter(record, burial.cause, this.clock.now());
+            this.append_dead(endpoint, letter.to_value()).await;
+            Done::Buried(offset)
+        })
     }
 
-    fn dead_record(&self, record: proto::Deliver, cause: GiveUpCause) -> NewRecord {
-        let key = record.endpoint_id.clone();
-        let id = <[u8; 16]>::try_from(key.as_ref()).unwrap_or_default();
+    /// Writes one dead letter for many.
+    pub(super) fn bury_range(&self, place: Place, burial: RangeBurial) -> Writing {
+        self.run(place, move |this| async move {
+            let range = proto::DeadRange {
+                cause: proto::DeadCause::Expired.into(),
+                endpoint_id: burial.endpoint.as_bytes().to_vec().into(),
+                partition: place.partition,
+                from: burial.from,
+                to: burial.to,
+                count: burial.count,
+                at_ms: this.clock.now().as_millis(),
+            };
+            let endpoint = range.endpoint_id.clone();
+            this.append_dead(endpoint, range.to_value()).await;
+            Done::RangeBuried(burial.endpoint)
+        })
+    }
+
+    async fn append_dead(&self, endpoint: Bytes, value: Bytes) {
+        let id = <[u8; 16]>::try_from(endpoint.as_ref()).unwrap_or_default();
         let partition = partition_of(EndpointId::from_bytes(id), Topics::DEAD_PARTITIONS);
-        let dead = dead_letter(record, cause, self.clock.now());
-        NewRecord {
+        let letter = NewRecord {
             to: TopicPartition {
                 topic: self.topics.dead(),
                 partition,
             },
-            key,
-            value: dead.to_value(),
+            key: endpoint,
+            value,
             headers: Vec::new(),
-        }
+        };
+        append_until_durable(&*self.log, letter, FIRST_WAIT).await;
+    }
+
+    /// Appends a record again: it waits for its endpoint, not for a time.
+    pub(super) fn shift(
+        &self,
+        place: Place,
+        offset: Offset,
+        owed: Owed,
+        known: Option<proto::Deliver>,
+    ) -> Writing {
+        self.run(place, move |this| async move {
+            let mut record = this.record_surely(place, offset, known).await;
+            record.attempt = owed.attempts;
+            record.due_ms = 0;
+            record.reason = proto::Reason::Moved.into();
+            this.append(place, record.to_value()).await;
+            Done::Moved(offset)
+        })
+    }
+
+    /// Publishes a gate.
+    pub(super) fn gate(&self, place: Place, endpoint: EndpointId, gate: &Gate) -> Writing {
+        let value = gate.to_proto(endpoint).to_value();
+        self.table(place, gate_key(endpoint), value)
+    }
+
+    /// Writes an endpoint.
+    pub(super) fn endpoint(&self, place: Place, endpoint: &Endpoint) -> Writing {
+        let value = endpoint.to_proto().to_value();
+        self.table(place, table_key(endpoint.id), value)
+    }
+
+    fn table(&self, place: Place, key: Bytes, value: Bytes) -> Writing {
+        self.run(place, |this| async move {
+            let record = NewRecord {
+                to: TopicPartition {
+                    topic: this.topics.endpoints(),
+                    partition: 0,
+                },
+                key,
+                value,
+                headers: Vec::new(),
+            };
+            append_until_durable(&*this.log, record, FIRST_WAIT).await;
+            Done::Told
+        })
+    }
+
+    /// Tells whoever listens. A delivery's record is read first where the notice
+    /// is about one and it is not at hand.
+    pub(super) fn notify(
+        &self,
+        place: Place,
+        notice: Notice,
+        endpoint: Arc<Endpoint>,
+        known: Option<proto::Deliver>,
+    ) -> Writing {
+        self.run(place, move |this| async move {
+            let delivery = match operational::delivery_of(&notice) {
+                Some(offset) => Some(this.record_surely(place, offset, known).await),
+                None => None,
+            };
+            let record = operational::record(
+                &this.topics,
+                &this.headers,
+                &notice,
+                &endpoint,
+                delivery.as_ref(),
+            );
+            if let Some(record) = record {
+                append_until_durable(&*this.log, record, FIRST_WAIT).await;
+            }
+            Done::Told
+        })
+    }
+
+    /// Appends all parts of a snapshot, again from the first if one fails.
+    pub(super) fn snapshot(&self, place: Place, parts: Vec<Bytes>) -> Writing {
+        self.run(place, |this| async move {
+            let mut wait = FIRST_WAIT;
+            loop {
+                let lane = this.lane(place.partition);
+                let records = parts.iter().cloned().map(|part| plain(lane.clone(), part));
+                let results = this.log.append(records.collect()).await;
+                match results.into_iter().collect::<Result<Vec<_>, _>>() {
+                    Ok(offsets) => return Done::Snapshot(offsets.first().copied().unwrap_or(0)),
+                    Err(error) => {
+                        tracing::error!(%lane, %error, "snapshot failed, trying again in {wait:?}");
+                    }
+                }
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(APPEND_WAIT_MAX);
+            }
+        })
     }
 }
 

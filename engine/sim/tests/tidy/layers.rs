@@ -36,7 +36,7 @@ const CORE: [Layer; 23] = [
     layer("target", &["limits"]),
     layer("signature", &["limits", "time"]),
     // Mechanisms that know no delivery.
-    layer("timers", &["limits", "time"]),
+    layer("timers", &["id", "limits", "time"]),
     layer("offsets", &["limits"]),
     layer("rate", &["limits", "rng", "time"]),
     // What an attempt came to says whether its receiver is well, how much it can
@@ -70,7 +70,8 @@ const CORE: [Layer; 23] = [
     layer(
         "lane",
         &[
-            "delivery", "id", "limits", "outcome", "retry", "rng", "time", "timers",
+            "breaker", "delivery", "gate", "id", "limits", "outcome", "registry", "retry", "rng",
+            "time", "timers",
         ],
     ),
 ];

@@ -22,6 +22,17 @@ fn entry(kind: Kind, offset: u64, attempt: u32, due_ms: u64) -> Entry {
         offset,
         attempt,
         due_ms,
+        ..Entry::default()
+    }
+}
+
+/// A fact about something that endpoint 2 holds.
+fn held(kind: Kind, offset: u64, attempt: u32, due_ms: u64) -> Entry {
+    Entry {
+        endpoint_id: vec![2; 16].into(),
+        delivery_id: vec![1; 16].into(),
+        deadline_ms: 99,
+        ..entry(kind, offset, attempt, due_ms)
     }
 }
 
@@ -60,12 +71,12 @@ fn a_delivery_is_owed_until_a_fact_settles_it() {
         };
         assert_eq!(
             changes,
-            [Change::Owed(owed), Change::Facts(vec![Fact::Settled(5)])]
+            [
+                Change::Owed(owed),
+                Change::Facts(vec![Fact::Settled(5, owed.endpoint)])
+            ]
         );
-        assert_eq!(
-            (state.len(), state.floor(), state.author()),
-            (0, 7, Some(9))
-        );
+        assert_eq!((state.len(), state.next(), state.author()), (0, 7, Some(9)));
         let again = fold(&mut state, &[facts(9, vec![entry(Kind::Retry, 5, 4, 50)])]);
         assert_eq!(
             again,
@@ -78,13 +89,13 @@ fn a_delivery_is_owed_until_a_fact_settles_it() {
 #[test]
 fn more_attempts_win_and_of_equals_the_first() {
     let mut state = Fold::new(0);
-    fold(&mut state, &[deliver(1, 2, 0, 0)]);
+    fold(&mut state, &[deliver(1, 2, 0, 1)]);
     for (attempt, due, wins) in [(2, 20, true), (1, 10, false), (2, 99, false), (3, 5, true)] {
         let change = fold(
             &mut state,
             &[facts(1, vec![entry(Kind::Retry, 0, attempt, due)])],
         );
-        let owed = *state.owed(0).unwrap();
+        let owed = state.owed(0).unwrap();
         let wanted = if wins {
             Fact::Retry(0, owed)
         } else {
@@ -101,7 +112,7 @@ fn more_attempts_win_and_of_equals_the_first() {
 #[test]
 fn a_second_copy_is_dropped_only_while_the_first_is_owed() {
     let mut state = Fold::new(0);
-    let one = deliver(1, 2, 0, 0);
+    let one = deliver(1, 2, 0, 1);
     let changes = fold(&mut state, &[one.clone(), deliver(1, 2, 3, 9)]);
     assert_eq!(changes[1], Change::Duplicate);
     assert_eq!(
@@ -110,13 +121,12 @@ fn a_second_copy_is_dropped_only_while_the_first_is_owed() {
     );
     fold(&mut state, &[facts(1, vec![entry(Kind::Done, 0, 1, 0)])]);
     assert!(matches!(fold(&mut state, &[one])[..], [Change::Owed(_)]));
-    assert_eq!(state.floor(), 3);
 }
 
 #[test]
 fn what_it_cannot_know_changes_nothing() {
     let mut state = Fold::new(0);
-    fold(&mut state, &[deliver(1, 2, 0, 0)]);
+    fold(&mut state, &[deliver(1, 2, 0, 1)]);
     let unknown = facts(
         1,
         vec![
@@ -139,6 +149,8 @@ fn what_it_cannot_know_changes_nothing() {
     for refused in [
         short.to_value(),
         proto::Dead::default().to_value(),
+        proto::DeadRange::default().to_value(),
+        proto::Command::default().to_value(),
         Bytes::from_static(&[200]),
         Bytes::new(),
         Bytes::from_static(&[2, 0xff]),
@@ -162,7 +174,7 @@ fn positions_move_over_gaps_and_never_back() {
         state.apply(12, &proto::Claim::default().to_value()),
         Ok(Change::Claim)
     );
-    assert_eq!((state.next(), state.floor()), (13, 13));
+    assert_eq!(state.next(), 13);
 }
 
 #[test]
@@ -174,20 +186,147 @@ fn a_record_is_never_folded_twice() {
     drop(state.apply(3, &claim));
 }
 
+const E: EndpointId = EndpointId::from_bytes([2; 16]);
+
+#[test]
+fn a_held_delivery_is_settled_retried_or_passed() {
+    let mut state = Fold::new(0);
+    let values: Vec<_> = (0..4).map(|number| deliver(number, 2, 0, 0)).collect();
+    let changes = fold(&mut state, &values);
+    assert!(
+        changes
+            .iter()
+            .all(|change| matches!(change, Change::Held(head) if head.is_held()))
+    );
+    assert_eq!((state.len(), state.timers().len()), (4, 0));
+    let read = |state: &mut Fold, one: Entry| {
+        let Change::Facts(facts) = fold(state, &[facts(1, vec![one])]).remove(0) else {
+            panic!("no facts");
+        };
+        facts[0]
+    };
+    let unsigned = read(&mut state, entry(Kind::Done, 1, 1, 0));
+    assert_eq!(unsigned, Fact::Absorbed(1), "whose it is has to be said");
+    assert_eq!(
+        read(&mut state, held(Kind::Done, 1, 1, 0)),
+        Fact::Settled(1, E)
+    );
+    assert_eq!(
+        read(&mut state, held(Kind::Done, 1, 1, 0)),
+        Fact::Absorbed(1)
+    );
+    let retry = read(&mut state, held(Kind::Retry, 2, 3, 50));
+    let owed = state.owed(2).unwrap();
+    assert_eq!(retry, Fact::Retry(2, owed));
+    assert_eq!(
+        (
+            owed.attempts,
+            owed.due.as_millis(),
+            owed.deadline.as_millis()
+        ),
+        (3, 50, 99)
+    );
+    assert_eq!(
+        read(&mut state, held(Kind::Retry, 2, 3, 60)),
+        Fact::Absorbed(2)
+    );
+    assert!(state.is_owed(E, 0) && !state.is_owed(E, 1) && state.is_owed(E, 2));
+    let copy = read(&mut state, held(Kind::Retry, 3, 3, 50));
+    assert_eq!(copy, Fact::Settled(3, E), "its copy waits for its time");
+    assert_eq!(
+        read(&mut state, held(Kind::Passed, 4, 0, 0)),
+        Fact::Passed(4, E)
+    );
+    assert_eq!(
+        read(&mut state, held(Kind::Passed, 3, 0, 0)),
+        Fact::Absorbed(3)
+    );
+    assert!(state.hold_of(E).is_none(), "what is passed is gone");
+    assert_eq!(
+        read(&mut state, held(Kind::Retry, 0, 9, 50)),
+        Fact::Absorbed(0)
+    );
+    assert_eq!(
+        read(&mut state, entry(Kind::Done, 2, 4, 0)),
+        Fact::Settled(2, E)
+    );
+    assert!(state.is_empty());
+}
+
+fn command(id: u8, kind: proto::command::Kind, offsets: &[u64], before: u64) -> Bytes {
+    proto::Command {
+        id: vec![id; 16].into(),
+        endpoint_id: vec![2; 16].into(),
+        kind: kind.into(),
+        offsets: offsets.to_vec(),
+        before,
+        at_ms: 7,
+        ..Default::default()
+    }
+    .to_value()
+}
+
+#[test]
+fn commands_take_effect_once_and_on_their_endpoint_alone() {
+    use proto::command::Kind as C;
+    let mut state = Fold::new(0);
+    let values = [
+        deliver(1, 2, 0, 50),
+        deliver(2, 3, 0, 50),
+        deliver(3, 2, 0, 0),
+        deliver(4, 3, 0, 0),
+        deliver(5, 2, 0, 60),
+        deliver(6, 2, 0, 0),
+    ];
+    fold(&mut state, &values);
+    let count = |state: &mut Fold, value: Bytes| match fold(state, &[value]).remove(0) {
+        Change::Commanded(done) => Some(done.count),
+        Change::Nothing => None,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(count(&mut state, command(1, C::RetryNow, &[], 0)), Some(2));
+    assert_eq!(state.owed(0).unwrap().due.as_millis(), 7);
+    assert_eq!(
+        state.owed(1).unwrap().due.as_millis(),
+        50,
+        "not that endpoint's"
+    );
+    assert_eq!(
+        count(&mut state, command(2, C::Cancel, &[0, 1, 2, 77], 0)),
+        Some(2)
+    );
+    assert!(!state.is_owed(E, 0) && !state.is_owed(E, 2) && state.len() == 4);
+    fold(&mut state, &[deliver(7, 2, 0, 0)]);
+    assert_eq!(
+        count(&mut state, command(2, C::Cancel, &[4], 0)),
+        None,
+        "it is known"
+    );
+    assert_eq!(count(&mut state, command(3, C::SkipTo, &[], 5)), Some(1));
+    assert!(!state.is_owed(E, 4) && state.is_owed(E, 5));
+    assert_eq!(count(&mut state, command(4, C::Cancel, &[], 0)), Some(2));
+    assert_eq!((state.len(), state.hold_of(E)), (2, None));
+    fold(&mut state, &[deliver(8, 2, 0, 0)]);
+    assert_eq!(count(&mut state, command(4, C::Cancel, &[], 0)), None);
+    assert_eq!(state.len(), 3, "what came later is not cancelled by a copy");
+}
+
 const OFFSETS: u64 = 5;
 
 fn one_fact() -> impl Strategy<Value = Entry> {
     let kind = prop_oneof![5 => Just(Kind::Retry), 1 => Just(Kind::Done), 1 => Just(Kind::Dead)];
-    (kind, 0..OFFSETS + 1, 0..6_u32, 0..9_u64)
-        .prop_map(|(kind, offset, attempt, due)| entry(kind, offset, attempt, due))
+    (kind, 0..OFFSETS + 4, 0..6_u32, 0..9_u64).prop_map(|(kind, offset, attempt, due)| {
+        let mut one = held(kind, offset, attempt, due);
+        one.delivery_id = vec![u8::try_from(offset).unwrap(); 16].into();
+        one
+    })
 }
 
 /// What is owed, without the due times, which the first of equals decides.
-fn canon(state: &Fold) -> Vec<(u64, u32)> {
-    state
-        .iter()
-        .map(|(offset, owed)| (offset, owed.attempts))
-        .collect()
+fn canon(state: &Fold) -> (Vec<(u64, u32)>, Vec<u64>) {
+    let timers = state.iter().map(|(offset, owed)| (offset, owed.attempts));
+    let hold = |&offset: &u64| state.hold_of(E).is_some_and(|hold| hold.contains(offset));
+    (timers.collect(), (0..99).filter(hold).collect())
 }
 
 proptest! {
@@ -205,11 +344,15 @@ proptest! {
         let mut plain = Fold::new(0);
         let mut mixed = Fold::new(0);
         for number in 0..u8::try_from(OFFSETS).unwrap() {
-            fold(&mut plain, &[deliver(number, 1, 0, 0)]);
-            fold(&mut mixed, &[deliver(number, 1, 0, 0)]);
+            fold(&mut plain, &[deliver(number, 1, 0, 1)]);
+            fold(&mut mixed, &[deliver(number, 1, 0, 1)]);
+        }
+        for number in 5..8 {
+            fold(&mut plain, &[deliver(number, 2, 0, 0)]);
+            fold(&mut mixed, &[deliver(number, 2, 0, 0)]);
         }
         for one in ours.iter().chain(&theirs) {
-            fold(&mut plain, &[facts(1, vec![*one])]);
+            fold(&mut plain, &[facts(1, vec![one.clone()])]);
         }
         let (mut ours, mut theirs) = (ours.into_iter(), theirs.into_iter());
         for (first, twice) in order.into_iter().zip(twice) {

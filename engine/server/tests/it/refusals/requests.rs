@@ -265,7 +265,7 @@ async fn stalling(dir: &std::path::Path) -> (Arc<Stalling>, Api) {
     let endpoints = Endpoints::open(log.clone(), &config, stop.clone());
     let routes = Routes::new(Parts {
         endpoints: endpoints.await.unwrap(),
-        decoder: Decoder::new(&config.ingest).unwrap(),
+        decoder: Decoder::new(&config).unwrap(),
         egress: Arc::new(Egress::new(EgressSettings::from(&config.egress)).unwrap()),
         event_partitions: config.topics.source_partitions,
         metrics: PrometheusBuilder::new().build_recorder().handle(),

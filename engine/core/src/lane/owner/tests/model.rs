@@ -1,10 +1,12 @@
 //! The protocol as a whole: one partition, writers that repeat themselves,
 //! owners that are replaced, and replaced owners that go on. Facts get lost
-//! with whoever did not write them, and stand twice.
+//! with whoever did not write them, and stand twice. Snapshots are written by
+//! whoever likes; only the owner commits.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::lane::snapshot::{Assembly, Loaded, SnapshotRef};
 
 /// Steps with trouble, before the world is left in peace.
 const STEPS: u64 = 150;
@@ -13,7 +15,11 @@ struct World {
     rng: Rng,
     now: Timestamp,
     log: Vec<Bytes>,
-    committed: u64,
+    committed: Option<(u64, SnapshotRef)>,
+    /// Nothing is parked twice, and whoever is replaced is dead.
+    calm: bool,
+    /// Deliveries of which the first success counts, by key: numbers, in order.
+    in_order: BTreeMap<&'static str, Vec<u64>>,
     /// By number: how often it was delivered, given up or cancelled.
     ended: BTreeMap<u64, u32>,
     deliveries: u64,
@@ -27,14 +33,34 @@ struct Node {
     /// With a shard, by offset, and the attempt it is for.
     out: BTreeMap<u64, u32>,
     burying: BTreeSet<u64>,
+    moving: BTreeMap<u64, Owed>,
+    ranges: Vec<(EndpointId, u64, u64)>,
+    reads: Vec<(EndpointId, u64, u64)>,
     /// What this node knows to be at an end.
     ended: BTreeSet<u64>,
     /// The last attempt this node made.
     made: BTreeMap<u64, u32>,
 }
 
-fn number_of(owed: &Owed) -> u64 {
-    u64::from_be_bytes(*owed.delivery.as_bytes().first_chunk().unwrap())
+/// One endpoint's first attempts wait for its backlog, another is ordered.
+#[derive(Debug)]
+struct Mixed;
+
+const ORDERED: u8 = 2;
+const KEYS: [&str; 3] = ["", "a", "b"];
+
+impl Endpoints for Mixed {
+    fn settings(&self, endpoint: EndpointId) -> Settings {
+        Settings {
+            ordered: endpoint == id(ORDERED),
+            fifo: endpoint != id(0),
+            ..ACTIVE
+        }
+    }
+}
+
+fn key_of(number: u64) -> &'static str {
+    KEYS[usize::try_from(number / 3 % 3).unwrap()]
 }
 
 impl World {
@@ -43,7 +69,9 @@ impl World {
             rng: Rng::new(seed),
             now: START,
             log: Vec::new(),
-            committed: 0,
+            committed: None,
+            calm: seed.is_multiple_of(4),
+            in_order: BTreeMap::new(),
             ended: BTreeMap::new(),
             deliveries: 0,
             attempts: 0,
@@ -61,16 +89,18 @@ impl World {
 
     /// A writer parks a delivery, now and then one that stands there already.
     fn park(&mut self) {
-        let number = if self.deliveries > 0 && self.percent(20) {
+        let number = if !self.calm && self.deliveries > 0 && self.percent(20) {
             self.rng.below(self.deliveries)
         } else {
             self.deliveries += 1;
             self.deliveries - 1
         };
         let endpoint = u8::try_from(number % 3).unwrap();
-        let due = match self.rng.below(3) {
-            0 => 0,
-            _ => self.now.as_millis() + self.rng.below(15_000),
+        let held = endpoint == ORDERED || self.percent(50);
+        let due = if held {
+            0
+        } else {
+            self.now.as_millis() + self.rng.below(15_000)
         };
         let span = if self.percent(10) {
             20_000
@@ -78,20 +108,47 @@ impl World {
             72 * 3_600_000
         };
         let deadline = self.now.after(Duration::from_millis(span));
-        self.append(deliver(number, endpoint, due, deadline));
+        let value = deliver(number, endpoint, due, deadline);
+        let mut record = proto::Deliver::from_value(&value).unwrap();
+        record.ordering_key = Bytes::from_static(key_of(number).as_bytes());
+        self.append(record.to_value());
     }
 
     fn node(&mut self) -> Node {
         let seed = self.rng.next_u64();
         let claim = self.append(claim());
         Node {
-            owner: Owner::new(self.committed, Rng::new(seed)),
+            owner: Owner::load(self.load(), Arc::new(Mixed), Arc::default(), Rng::new(seed)),
             claim,
             out: BTreeMap::new(),
             burying: BTreeSet::new(),
+            moving: BTreeMap::new(),
+            ranges: Vec::new(),
+            reads: Vec::new(),
             ended: BTreeSet::new(),
             made: BTreeMap::new(),
         }
+    }
+
+    /// The committed snapshot; without one, the log's start. Now and then it
+    /// cannot be read.
+    fn load(&mut self) -> Loaded {
+        let lost = self.percent(10);
+        let Some((upto, at)) = self.committed.filter(|_| !lost) else {
+            return Loaded {
+                fold: Fold::new(0),
+                standings: Vec::new(),
+            };
+        };
+        let mut assembly = Assembly::new(at);
+        for (offset, value) in (0..).zip(&self.log).skip(at.part0.to_usize()) {
+            if assembly.push(offset, value) {
+                break;
+            }
+        }
+        let loaded = assembly.load().unwrap();
+        assert_eq!(loaded.fold.next(), upto);
+        loaded
     }
 
     fn read(&mut self, node: &mut Node, most: u64) {
@@ -106,8 +163,7 @@ impl World {
                 .iter()
                 .map(|(at, owed)| (at, owed.attempts));
             let before: BTreeMap<_, _> = before.collect();
-            let floor = node.owner.fold().floor();
-            node.owner.record(offset, value).unwrap();
+            node.owner.record(offset, value, self.now).unwrap();
             for (at, owed) in node.owner.fold().iter() {
                 assert!(
                     before
@@ -115,7 +171,6 @@ impl World {
                         .is_none_or(|attempts| owed.attempts >= *attempts)
                 );
             }
-            assert!(node.owner.fold().floor() >= floor, "the floor only rises");
             // The acknowledgement of the claim comes when it comes.
             if self.percent(50) || self.log.len() == usize::try_from(offset).unwrap() + 1 {
                 node.owner.claimed(node.claim);
@@ -124,41 +179,119 @@ impl World {
     }
 
     fn act(&mut self, node: &mut Node, actions: Vec<Action>) {
+        assert!(
+            actions.is_empty() || node.owner.fold().next() > node.claim,
+            "before the own claim was read"
+        );
         for action in actions {
-            let (Action::Dispatch { offset, .. } | Action::Bury { offset, .. }) = action;
-            assert!(
-                node.owner.fold().next() > node.claim,
-                "before the own claim was read"
-            );
-            assert!(
-                !node.ended.contains(&offset),
-                "{offset} is at an end, as the node knows"
-            );
-            assert!(!node.out.contains_key(&offset), "{offset} is out");
-            assert!(!node.burying.contains(&offset), "{offset} is being buried");
             match action {
                 Action::Dispatch { offset, owed } => {
+                    self.untouched(node, offset);
                     assert!(owed.due <= self.now && self.now < owed.deadline);
-                    assert_eq!(node.owner.fold().owed(offset), Some(&owed));
+                    assert!(node.owner.fold().is_owed(owed.endpoint, offset));
                     let attempt = owed.attempts + 1;
                     let last = node.made.get(&offset);
                     assert!(
                         last.is_none_or(|last| attempt > *last),
                         "attempts only rise"
                     );
+                    if owed.endpoint == id(ORDERED) {
+                        let key = key_of(self.number_at(offset));
+                        let other = node.out.keys().find(|other| {
+                            let number = self.number_at(**other);
+                            number % 3 == u64::from(ORDERED) && key_of(number) == key
+                        });
+                        assert_eq!(other, None, "{offset}: its key is out");
+                    }
                     node.out.insert(offset, attempt);
                 }
                 Action::Bury { offset, .. } => {
+                    self.untouched(node, offset);
                     node.burying.insert(offset);
                 }
+                Action::Move { offset, owed } => {
+                    self.untouched(node, offset);
+                    node.moving.insert(offset, owed);
+                }
+                Action::BuryRange {
+                    endpoint, from, to, ..
+                } => node.ranges.push((endpoint, from, to)),
+                Action::Read { endpoint, from, to } => node.reads.push((endpoint, from, to)),
+                Action::Snapshot { .. } | Action::Commit { .. } => {}
+                Action::Gate { .. } | Action::Notify(_) => {}
+                Action::Disable { .. } => panic!("nothing fails for so long"),
             }
         }
     }
 
+    fn untouched(&self, node: &Node, offset: u64) {
+        assert!(
+            !node.ended.contains(&offset),
+            "{offset} is at an end, as the node knows"
+        );
+        assert!(!node.out.contains_key(&offset), "{offset} is out");
+        assert!(!node.burying.contains(&offset), "{offset} is being buried");
+        assert!(
+            !node.moving.contains_key(&offset),
+            "{offset} is being moved"
+        );
+    }
+
+    fn number_at(&self, offset: u64) -> u64 {
+        let record = proto::DeliverHead::from_value(&self.log[offset.to_usize()]).unwrap();
+        u64::from_be_bytes(*record.delivery_id.first_chunk().unwrap())
+    }
+
+    /// Reads that the owner asked for come back, whole or in part.
+    fn pages(&mut self, node: &mut Node) {
+        for (endpoint, from, to) in std::mem::take(&mut node.reads) {
+            if self.percent(30) {
+                node.reads.push((endpoint, from, to));
+                continue;
+            }
+            let next = if self.percent(20) {
+                from + self.rng.below(to - from)
+            } else {
+                to
+            };
+            let records: Vec<_> = (from..next)
+                .map(|offset| (offset, self.log[offset.to_usize()].clone()))
+                .collect();
+            let records = records.iter().map(|(offset, value)| (*offset, value));
+            let mut actions = Vec::new();
+            node.owner
+                .page(endpoint, next, records, self.now, &mut actions);
+            self.act(node, actions);
+        }
+    }
+
+    /// Somebody's snapshot; the owner's is committed.
+    fn snapshot(&mut self, node: &Node, commits: bool) {
+        if !node.owner.is_ready() {
+            return;
+        }
+        let upto = node.owner.fold().next();
+        let parts = node.owner.snapshot();
+        for _ in 0..self.rng.below(3) {
+            self.park();
+        }
+        let mut part0 = None;
+        for part in &parts {
+            let offset = self.append(part.clone());
+            part0.get_or_insert(offset);
+        }
+        if commits {
+            let at = SnapshotRef {
+                owner_epoch: node.claim,
+                part0: part0.unwrap(),
+                parts: u32::try_from(parts.len()).unwrap(),
+            };
+            self.committed = Some((upto, at));
+        }
+    }
+
     fn end(&mut self, node: &mut Node, offset: u64) {
-        let value = &self.log[usize::try_from(offset).unwrap()];
-        let record = proto::Deliver::from_value(value).unwrap();
-        let number = u64::from_be_bytes(*record.delivery_id.first_chunk().unwrap());
+        let number = self.number_at(offset);
         *self.ended.entry(number).or_default() += 1;
         node.ended.insert(offset);
     }
@@ -173,7 +306,7 @@ impl World {
             let end = match self.rng.below(100) {
                 0..5 => ReportEnd::Bounced,
                 5 => {
-                    self.end(node, offset);
+                    // Its shard knows of no deletion either: a bounce.
                     ReportEnd::Cancelled
                 }
                 _ => {
@@ -182,6 +315,7 @@ impl World {
                     let well = self.percent(healthy);
                     if well {
                         self.end(node, offset);
+                        self.succeed(offset);
                     }
                     let status = if well {
                         200
@@ -192,10 +326,7 @@ impl World {
                 }
             };
             let mut actions = Vec::new();
-            let policies = Policies::default();
-            let rules = policies.rules("standard", false);
-            node.owner
-                .report(offset, end, rules, self.now, &mut actions);
+            node.owner.report(offset, end, self.now, &mut actions);
             self.act(node, actions);
         }
         for offset in node.burying.clone() {
@@ -205,6 +336,42 @@ impl World {
                 node.owner.buried(offset);
             }
         }
+    }
+
+    /// A first success of an ordered endpoint.
+    fn succeed(&mut self, offset: u64) {
+        let number = self.number_at(offset);
+        if number % 3 == u64::from(ORDERED) {
+            let order = self.in_order.entry(key_of(number)).or_default();
+            if !order.contains(&number) {
+                order.push(number);
+            }
+        }
+    }
+
+    fn others_come_back(&mut self, node: &mut Node) {
+        for (endpoint, from, to) in std::mem::take(&mut node.ranges) {
+            for offset in from..to {
+                if node.owner.fold().is_owed(endpoint, offset) && self.is_held_by(endpoint, offset)
+                {
+                    self.end(node, offset);
+                }
+            }
+            node.owner.range_buried(endpoint);
+        }
+        for (offset, owed) in std::mem::take(&mut node.moving) {
+            let value = &self.log[offset.to_usize()];
+            let mut record = proto::Deliver::from_value(value).unwrap();
+            (record.due_ms, record.attempt) = (0, owed.attempts);
+            self.append(record.to_value());
+            node.ended.insert(offset);
+            node.owner.moved(offset);
+        }
+    }
+
+    fn is_held_by(&self, endpoint: EndpointId, offset: u64) -> bool {
+        let head = Head::read(&self.log[offset.to_usize()]);
+        head.is_ok_and(|head| head.is_held() && head.owed.endpoint == endpoint)
     }
 
     fn tick(&mut self, node: &mut Node) {
@@ -223,31 +390,44 @@ impl World {
         }
     }
 
-    /// A fold from the log's start and one from the committed floor owe the
-    /// same, but for further copies of what came to an end.
-    fn compare(&self) {
-        let whole = self.fold_from(0);
-        let tail = self.fold_from(self.committed);
-        let numbers = |fold: &Fold| -> BTreeSet<u64> {
-            fold.iter().map(|(_, owed)| number_of(owed)).collect()
-        };
-        for number in numbers(&whole).symmetric_difference(&numbers(&tail)) {
-            assert!(
-                self.ended.contains_key(number),
-                "{number} is owed on one side only"
-            );
-        }
-        for (offset, owed) in whole.iter() {
-            assert!(tail.owed(offset).is_none_or(|other| other == owed));
-        }
+    /// A fold of the whole log, and one from the committed snapshot on.
+    fn compare(&mut self) {
+        let mut whole = Fold::new(0);
+        self.fold_on(&mut whole);
+        let mut tail = self.load().fold;
+        self.fold_on(&mut tail);
+        assert!(whole == tail, "{whole:?}\n{tail:?}");
     }
 
-    fn fold_from(&self, from: u64) -> Fold {
-        let mut fold = Fold::new(from);
-        for (offset, value) in (0..).zip(&self.log).skip(usize::try_from(from).unwrap()) {
+    /// Where a delivery stands in the lane, and what the lane says of it.
+    fn story(&self, number: u64) -> Vec<(u64, Kind, u64)> {
+        let mut places = Vec::new();
+        let mut story = Vec::new();
+        for (at, value) in (0..).zip(&self.log) {
+            if proto::Deliver::from_value(value).is_ok() && self.number_at(at) == number {
+                places.push(at);
+                story.push((at, Kind::Unspecified, at));
+            }
+            let Ok(progress) = proto::Progress::from_value(value) else {
+                continue;
+            };
+            for entry in progress.entries {
+                let passed = entry.kind() == Kind::Passed
+                    && entry.endpoint_id.first().map(|id| u64::from(*id)) == Some(number % 3)
+                    && places.iter().any(|place| *place < entry.offset);
+                if passed || places.contains(&entry.offset) {
+                    story.push((at, entry.kind(), entry.offset));
+                }
+            }
+        }
+        story.truncate(12);
+        story
+    }
+
+    fn fold_on(&self, fold: &mut Fold) {
+        for (offset, value) in (0..).zip(&self.log).skip(fold.next().to_usize()) {
             fold.apply(offset, value).unwrap();
         }
-        fold
     }
 
     fn trouble(&mut self) -> Node {
@@ -265,7 +445,9 @@ impl World {
                     self.read(node, most);
                 }
                 self.tick(node);
+                self.pages(node);
                 self.come_back(node, 60);
+                self.others_come_back(node);
                 if self.percent(40) {
                     self.flush(node);
                     if self.percent(80) {
@@ -273,14 +455,17 @@ impl World {
                     }
                 }
             }
-            if self.percent(10) {
-                let floor = owner.owner.fold().floor();
-                assert!(floor >= self.committed, "a commit goes back");
-                self.committed = floor;
+            if self.percent(6) {
+                self.snapshot(&owner, true);
+            }
+            if let Some(zombie) = zombies.first()
+                && self.percent(5)
+            {
+                self.snapshot(zombie, false);
             }
             if self.percent(4) {
                 let before = std::mem::replace(&mut owner, self.node());
-                if self.percent(50) {
+                if !self.calm && self.percent(50) {
                     zombies.push(before);
                 }
             }
@@ -295,13 +480,15 @@ impl World {
     }
 
     fn peace(&mut self, owner: &mut Node) {
-        for _ in 0..400 {
+        for _ in 0..2_000 {
             self.read(owner, u64::MAX);
             owner.owner.claimed(owner.claim);
             let due = owner.owner.next_due().unwrap_or(self.now);
             self.now = self.now.after(Duration::from_millis(1)).max(due);
             self.tick(owner);
+            self.pages(owner);
             self.come_back(owner, 80);
+            self.others_come_back(owner);
             self.flush(owner);
             if owner.owner.fold().is_empty() && owner.owner.is_drained() {
                 break;
@@ -314,12 +501,27 @@ impl World {
             owner.owner.fold().len()
         );
         assert!(owner.owner.is_drained() && owner.owner.overlay.is_empty());
-        assert!(owner.owner.lines.is_empty());
-        self.committed = owner.owner.fold().floor();
+        self.tick(owner);
+        self.now = self.now.after(Duration::from_secs(2));
+        self.tick(owner);
+        assert!(
+            owner
+                .owner
+                .lines
+                .values()
+                .all(|line| line.out == 0 && line.busy.is_empty())
+        );
+        assert_eq!((owner.owner.reads, owner.owner.moves), (0, 0));
         self.compare();
-        assert_eq!(self.committed, u64::try_from(self.log.len()).unwrap());
+        for (key, order) in &self.in_order {
+            assert!(!self.calm || order.is_sorted(), "{key}: {order:?}");
+        }
         for number in 0..self.deliveries {
-            assert!(self.ended.contains_key(&number), "{number} is lost");
+            assert!(
+                self.ended.contains_key(&number),
+                "{number} is lost: {:?}",
+                self.story(number)
+            );
         }
     }
 }

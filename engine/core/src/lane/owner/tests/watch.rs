@@ -1,0 +1,279 @@
+//! Breaker, gate, pauses, disabling and commands.
+
+use super::*;
+use crate::limits::{DISABLE_AFTER, GATE_DWELL};
+
+fn failed(number: u64, endpoint: u8, cause: Cause) -> Bytes {
+    let value = deliver(number, endpoint, NEVER.as_millis() >> 20, NEVER);
+    let mut record = proto::Deliver::from_value(&value).unwrap();
+    record.reason = proto::Reason::Retry.into();
+    record.last_cause = cause.code().to_owned();
+    record.to_value()
+}
+
+/// An endpoint that holds so many, and is down from the start.
+fn down(count: u64, settings: Settings) -> Lane {
+    let mut lane = Lane::ready((0..count).map(|n| deliver(n, 1, 0, NEVER)).collect());
+    lane.settings(1, settings);
+    let mut out = VecDeque::from(dispatched(&lane.tick(START)));
+    let times = [0, 300, 600, 900, 1_200].into_iter().chain(1_201..);
+    for passed in times {
+        let Some(offset) = out.pop_front() else {
+            break;
+        };
+        out.extend(dispatched(&lane.attempted(offset, 500, later(passed))));
+    }
+    assert!(!lane.owner.lines[&id(1)].breaker.is_closed());
+    lane.flush();
+    lane
+}
+
+/// Ticks until something goes out.
+fn next_out(lane: &mut Lane) -> Vec<u64> {
+    for _ in 0..1_000 {
+        let due = lane.owner.next_due().unwrap().max(lane.now);
+        let out = dispatched(&lane.tick(due));
+        if !out.is_empty() {
+            return out;
+        }
+    }
+    panic!("nothing goes out");
+}
+
+#[test]
+fn an_endpoint_that_is_down_gets_one_probe_and_its_gate_is_held() {
+    let mut lane = down(100, ACTIVE);
+    assert_eq!(lane.gates(), [GateState::Held]);
+    let probe = next_out(&mut lane);
+    assert_eq!(probe.len(), 1, "exactly one");
+    let now = lane.now;
+    assert!(now > later(2_000) && lane.tick(now.after(Duration::from_secs(9))).is_empty());
+    assert!(lane.attempted(probe[0], 500, now).is_empty());
+    lane.flush();
+    let probe = next_out(&mut lane);
+    let now = lane.now;
+    let out = lane.attempted(probe[0], 200, now);
+    assert!(dispatched(&out).len() > 30, "the backlog drains");
+    assert!(lane.wanted.iter().any(|action| matches!(
+        action,
+        Action::Notify(Notice {
+            kind: NoticeKind::Recovered { .. },
+            ..
+        })
+    )));
+    assert_eq!(
+        lane.gates(),
+        [GateState::Open],
+        "first attempts go on at once"
+    );
+}
+
+#[test]
+fn a_fifo_endpoints_gate_opens_behind_its_backlog() {
+    let mut lane = down(
+        70,
+        Settings {
+            fifo: true,
+            ..ACTIVE
+        },
+    );
+    assert_eq!(lane.gates(), [GateState::Held]);
+    let mut open = Vec::new();
+    let mut delivered = 0;
+    while delivered < 70 {
+        assert_eq!(open, [], "{delivered} delivered");
+        for offset in next_out(&mut lane) {
+            let mut more = vec![offset];
+            while let Some(offset) = more.pop() {
+                let now = lane.now;
+                more.extend(dispatched(&lane.attempted(offset, 200, now)));
+                delivered += 1;
+            }
+        }
+        lane.flush();
+        open = lane.gates();
+    }
+    for _ in 0..3 {
+        let now = lane.now.after(GATE_DWELL);
+        lane.tick(now);
+        lane.flush();
+    }
+    assert_eq!(lane.gates(), [GateState::Open]);
+    assert!(lane.owner.fold().is_empty());
+}
+
+#[test]
+fn a_gate_dwells_and_an_operators_is_left_alone() {
+    let gate = Gate {
+        state: GateState::Held,
+        at: START,
+        ..Gate::OPEN
+    };
+    let mut lane = Lane::ready(vec![deliver(1, 1, 1, NEVER)]);
+    lane.settings(
+        1,
+        Settings {
+            gate: gate.clone(),
+            ..ACTIVE
+        },
+    );
+    assert_eq!(
+        dispatched(&lane.tick(later(10))),
+        [0],
+        "a predecessor's gate"
+    );
+    assert_eq!(lane.gates(), []);
+    lane.tick(START.after(GATE_DWELL));
+    assert_eq!(lane.gates(), [GateState::Open]);
+    let state = GateState::Paused;
+    let paused = Gate {
+        state,
+        at: later(5_000),
+        ..gate
+    };
+    let mut lane = Lane::ready(vec![deliver(1, 1, 1, NEVER)]);
+    lane.settings(
+        1,
+        Settings {
+            gate: paused,
+            ..ACTIVE
+        },
+    );
+    assert!(lane.tick(later(60_000)).is_empty() && lane.gates().is_empty());
+}
+
+#[test]
+fn attempts_that_failed_elsewhere_count_unless_they_say_nothing() {
+    for (cause, trips) in [
+        (Cause::ConnectionRefused, true),
+        (Cause::RateLimited, false),
+        (Cause::BlockedAddress, false),
+    ] {
+        let mut lane = Lane::ready(vec![]);
+        for number in 0..6 {
+            lane.now = later(number * 400);
+            lane.append(failed(number, 1, cause));
+        }
+        let now = lane.now;
+        lane.tick(now);
+        let held = lane.gates() == [GateState::Held];
+        assert_eq!(held, trips, "{cause:?}");
+    }
+    let old: Vec<_> = (0..30).map(|n| failed(n, 1, Cause::TlsError)).collect();
+    let mut lane = Lane::ready(old);
+    lane.tick(START);
+    assert!(lane.gates().is_empty(), "nobody knows when those were");
+}
+
+#[test]
+fn retry_after_pauses_the_endpoint() {
+    let mut lane = Lane::ready((0..70).map(|n| deliver(n, 1, 0, NEVER)).collect());
+    assert_eq!(dispatched(&lane.tick(START)).len(), OWNER_OUTSTANDING_MAX);
+    let asked = Outcome::response(503, Some("100"), START);
+    assert!(
+        lane.report(0, ReportEnd::Attempted(asked), START)
+            .is_empty()
+    );
+    assert!(lane.attempted(1, 200, START).is_empty());
+    assert!(lane.tick(later(99_999)).is_empty());
+    assert!(!lane.tick(later(110_000)).is_empty());
+}
+
+fn disabled(lane: &mut Lane) -> Vec<DisableReason> {
+    let reason = |action| match action {
+        Action::Disable { reason, .. } => Some(reason),
+        _ => None,
+    };
+    lane.wanted.drain(..).filter_map(reason).collect()
+}
+
+#[test]
+fn gone_disables_at_once_and_keeps_the_backlog() {
+    let mut lane = Lane::ready((0..99).map(|n| deliver(n, 1, 0, NEVER)).collect());
+    lane.tick(START);
+    assert_eq!(
+        buried(&lane.attempted(0, 410, START)),
+        [(0, GiveUpCause::Gone)]
+    );
+    assert_eq!(disabled(&mut lane), [DisableReason::Gone]);
+    assert!(
+        lane.attempted(1, 200, START).is_empty(),
+        "nothing goes out any more"
+    );
+    lane.attempted(2, 410, START);
+    assert_eq!(disabled(&mut lane), [], "said once");
+    for offset in 3..40 {
+        assert!(lane.attempted(offset, 200, START).is_empty());
+    }
+    lane.settings(
+        1,
+        Settings {
+            standing: Standing::Disabled,
+            ..ACTIVE
+        },
+    );
+    assert!(lane.tick(later(600_000)).is_empty());
+    lane.settings(1, ACTIVE);
+    let again = dispatched(&lane.tick(later(600_001)));
+    assert!(again.len() > 10 && again.iter().all(|offset| *offset > 63));
+}
+
+#[test]
+fn days_of_failures_disable_and_one_success_begins_anew() {
+    for interrupted in [false, true] {
+        let mut lane = Lane::ready((0..99).map(|n| deliver(n, 1, 0, NEVER)).collect());
+        let mut seen = Vec::new();
+        let out = dispatched(&lane.tick(START));
+        for (hour, offset) in (0_u64..).zip(out.into_iter().take(31)) {
+            let now = later(hour * 4 * 3_600_000);
+            let status = if interrupted && hour == 3 { 200 } else { 500 };
+            lane.attempted(offset, status, now);
+            seen.extend(disabled(&mut lane).into_iter().map(|_| now));
+        }
+        let expected = if interrupted {
+            vec![]
+        } else {
+            vec![START.after(DISABLE_AFTER)]
+        };
+        assert_eq!(seen, expected);
+    }
+}
+
+fn command(number: u8, kind: proto::command::Kind, offsets: &[u64]) -> Bytes {
+    proto::Command {
+        id: vec![number; 16].into(),
+        endpoint_id: vec![1; 16].into(),
+        kind: kind.into(),
+        offsets: offsets.to_vec(),
+        at_ms: START.as_millis(),
+        ..Default::default()
+    }
+    .to_value()
+}
+
+#[test]
+fn a_cancelled_delivery_does_not_go_out_and_what_is_out_comes_to_nothing() {
+    let mut lane = Lane::ready((0..70).map(|n| deliver(n, 1, 0, NEVER)).collect());
+    lane.append(deliver(70, 1, later(9_000).as_millis(), NEVER));
+    assert_eq!(dispatched(&lane.tick(START)).len(), OWNER_OUTSTANDING_MAX);
+    lane.append(command(1, proto::command::Kind::Cancel, &[]));
+    assert!(lane.owner.fold().is_empty());
+    assert!(lane.attempted(0, 500, START).is_empty());
+    assert!(lane.tick(later(60_000)).is_empty());
+    assert_eq!(lane.flush(), [], "there is nothing to tell");
+}
+
+#[test]
+fn retry_now_and_probe_do_not_wait() {
+    let mut lane = Lane::ready(vec![deliver(1, 1, later(90_000).as_millis(), NEVER)]);
+    assert!(lane.tick(START).is_empty());
+    lane.append(command(1, proto::command::Kind::RetryNow, &[]));
+    assert_eq!(dispatched(&lane.tick(later(1))), [0]);
+    let mut lane = down(80, ACTIVE);
+    let now = lane.now;
+    assert!(lane.tick(now).is_empty());
+    lane.append(command(1, proto::command::Kind::Probe, &[]));
+    let probe = dispatched(&lane.tick(now));
+    assert_eq!(probe.len(), 1, "one, though the breaker is open");
+    assert!(!dispatched(&lane.attempted(probe[0], 200, now)).is_empty());
+}

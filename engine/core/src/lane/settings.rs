@@ -1,0 +1,74 @@
+//! What an owner has to know of an endpoint.
+
+use crate::delivery::rules_of;
+use crate::gate::Gate;
+use crate::id::EndpointId;
+use crate::registry::Registry;
+use crate::retry::{Policies, Rules};
+
+/// Whether an endpoint takes deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Not heard of yet. Whoever wrote to its lane knew it: the table is not
+    /// read as far.
+    Unknown,
+    /// It does.
+    Active,
+    /// Not now: what is owed stays owed.
+    Disabled,
+    /// Never again: what is owed is cancelled.
+    Deleted,
+}
+
+/// What an owner has to know of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether it takes deliveries.
+    pub standing: Standing,
+    /// One attempt at a time per ordering key, in the order of the lane.
+    pub ordered: bool,
+    /// After an outage the backlog goes before first attempts.
+    pub fifo: bool,
+    /// What is published of its gate.
+    pub gate: Gate,
+}
+
+/// Where settings are looked up.
+pub trait Endpoints: std::fmt::Debug + Send + Sync {
+    /// Of one endpoint, as they are now.
+    fn settings(&self, endpoint: EndpointId) -> Settings;
+
+    /// What follows its failures; the standard where nothing else is known.
+    fn rules<'a>(&self, _: EndpointId, policies: &'a Policies) -> Rules<'a> {
+        rules_of(None, policies)
+    }
+}
+
+impl Endpoints for Registry {
+    fn rules<'a>(&self, endpoint: EndpointId, policies: &'a Policies) -> Rules<'a> {
+        let found = self.index(endpoint).and_then(|ix| self.endpoint(ix));
+        rules_of(found.map(AsRef::as_ref), policies)
+    }
+
+    fn settings(&self, endpoint: EndpointId) -> Settings {
+        let Some(ix) = self.index(endpoint) else {
+            return Settings {
+                standing: Standing::Unknown,
+                ordered: false,
+                fifo: false,
+                gate: Gate::OPEN,
+            };
+        };
+        let found = self.endpoint(ix);
+        Settings {
+            standing: match found {
+                None => Standing::Deleted,
+                Some(found) if found.disabled => Standing::Disabled,
+                Some(_) => Standing::Active,
+            },
+            ordered: found.is_some_and(|found| found.ordered),
+            fifo: found.is_some_and(|found| found.fifo || found.ordered),
+            gate: self.gate(ix).clone(),
+        }
+    }
+}
