@@ -93,6 +93,10 @@ pub const PANIC_SPAN: Duration = Duration::from_secs(10);
 pub const PANIC_LEAVE_PERCENT: u64 = 10;
 /// … for this long, it does so no longer.
 pub const PANIC_LEAVE_AFTER: Duration = Duration::from_secs(3);
+/// It does so no longer than this: what still cannot be reached then is down, as
+/// far as can be told, and its breaker holds it. Longer than an outage of our own
+/// lasts unnoticed.
+pub const PANIC_MAX: Duration = Duration::from_secs(10 * 60);
 /// Attempts in flight meanwhile: a tenth of the slots.
 pub const PANIC_IN_FLIGHT_MAX: usize = SHARD_IN_FLIGHT_MAX / 10;
 

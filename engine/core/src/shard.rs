@@ -38,7 +38,7 @@ use crate::limits::{
     PANIC_IN_FLIGHT_MAX, SHARD_IN_FLIGHT_MAX, SHARD_QUEUED_BYTES_MAX, SHARD_QUEUED_MAX,
     SHARD_UNACKED_BYTES_MAX,
 };
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::{Cause, Outcome, Verdict};
 use crate::queue::{Limits, Queue};
 use crate::registry::{EndpointIx, Registry};
 use crate::retry::Policies;
@@ -277,11 +277,15 @@ impl Shard {
         self.in_flight -= 1;
         self.pace
             .end(delivery.started, outcome.status.is_some(), now);
-        if suspect && lost {
+        match delivery.ticket.room {
             // It was our own fault: as if it had not been made.
-            self.aside(delivery, proto::Reason::Gate, now, actions);
-        } else {
-            self.settle(delivery, outcome, now, actions);
+            Room::Ingest if suspect && lost => {
+                self.put_in_lane(delivery, proto::Reason::Gate, now, actions);
+            }
+            Room::Owner if suspect && lost => {
+                self.settle(delivery, Outcome::failed(Cause::EgressError), now, actions);
+            }
+            _ => self.settle(delivery, outcome, now, actions),
         }
         self.hold(ix, now, actions);
         self.enter_ring(ix);

@@ -20,7 +20,7 @@ use posthaste_core::limits::{COMMIT_EVERY, OWNER_BODY_BYTES_MAX, PROGRESS_EVERY}
 use posthaste_core::registry::Registry;
 use posthaste_core::retry::Policies;
 use posthaste_proto as proto;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +37,7 @@ mod tests;
 mod writes;
 
 use part::{Batch, Budget, Commit, Part};
-use writes::{Burial, Done, Place, RangeBurial, Writer, Writing, Written};
+use writes::{Burial, Done, OPENINGS_MAX, Place, RangeBurial, Writer, Writing, Written};
 
 /// How often what is due is handed out.
 const TICK_EVERY: Duration = Duration::from_millis(50);
@@ -138,6 +138,7 @@ impl OwnerRoom {
                 headers: parts.headers,
                 instance_id: parts.instance_id,
                 clock: parts.clock.clone(),
+                openings: Arc::new(Semaphore::new(OPENINGS_MAX)),
             },
             registry: parts.registry,
             policies: parts.policies,

@@ -6,7 +6,8 @@
 //! turned round: there too many ejected hosts mean that none is).
 
 use crate::limits::{
-    PANIC_ENDPOINTS_MIN, PANIC_ENTER_PERCENT, PANIC_LEAVE_AFTER, PANIC_LEAVE_PERCENT, PANIC_SPAN,
+    PANIC_ENDPOINTS_MIN, PANIC_ENTER_PERCENT, PANIC_LEAVE_AFTER, PANIC_LEAVE_PERCENT, PANIC_MAX,
+    PANIC_SPAN,
 };
 use crate::outcome::{Cause, Outcome};
 use crate::queue::Health;
@@ -94,6 +95,7 @@ impl Panic {
                     Self::Calm
                 }
             }
+            Self::Suspecting { since, .. } if now.since(since) >= PANIC_MAX => Self::Calm,
             Self::Suspecting { since, better } => {
                 if lost * 100 >= active * PANIC_LEAVE_PERCENT && active > 0 {
                     return Self::Suspecting {

@@ -57,7 +57,10 @@ async fn snapshot(
 }
 
 async fn fold(log: &dyn Log, tp: &TopicPartition, position: Offset) -> Result<Loaded, LogError> {
-    let (start, _) = bounds(log, tp).await;
+    let start = match position {
+        0 => 0,
+        _ => bounds(log, tp).await.0,
+    };
     let mut fold = Fold::new(start.min(position));
     while fold.next() < position {
         let (records, after) = read(log, tp, fold.next()).await;

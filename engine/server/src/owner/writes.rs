@@ -20,6 +20,8 @@ use posthaste_core::shard::dead_letter;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 
+use tokio::sync::Semaphore;
+
 use super::opening;
 use crate::clock::Clock;
 use crate::config::{HeaderNames, Topics};
@@ -92,7 +94,12 @@ pub(super) struct Writer {
     pub(super) headers: HeaderNames,
     pub(super) instance_id: String,
     pub(super) clock: Clock,
+    /// Lets few partitions be opened at a time: each may read much.
+    pub(super) openings: Arc<Semaphore>,
 }
+
+/// Partitions that are opened at once.
+pub(super) const OPENINGS_MAX: usize = 4;
 
 /// A write under way.
 pub(super) type Writing = BoxFuture<'static, Written>;
@@ -118,6 +125,7 @@ impl Writer {
     pub(super) fn open(&self, place: Place, position: Offset, metadata: String) -> Writing {
         self.run(place, |this| async move {
             let tp = this.lane(place.partition);
+            let _turn = this.openings.acquire().await;
             let opened = opening::open(&*this.log, &tp, position, &metadata).await;
             Done::Opened(opened.map(Box::new))
         })

@@ -3,7 +3,8 @@
 use super::*;
 use crate::gate::Gate;
 use crate::limits::{
-    FRESH_PER_OWED, PANIC_IN_FLIGHT_MAX, SHARD_QUEUED_BYTES_MAX, SHARD_RETRIES_MAX, SHARD_SLOW_MAX,
+    FRESH_PER_OWED, PANIC_IN_FLIGHT_MAX, PANIC_MAX, SHARD_QUEUED_BYTES_MAX, SHARD_RETRIES_MAX,
+    SHARD_SLOW_MAX,
 };
 use crate::registry::gate_key;
 
@@ -396,7 +397,9 @@ fn when_nobody_can_be_reached_it_suspects_itself() {
         }
         let retry = from(Room::Owner, 0, 1);
         let wanted = attempt(&mut shard, retry, refused(), now);
-        assert!(matches!(wanted.reports[..], [(1, ReportEnd::Bounced)]));
+        let fault = Outcome::failed(Cause::EgressError);
+        assert!(!fault.counts());
+        assert!(matches!(wanted.reports[..], [(1, ReportEnd::Attempted(o))] if o == fault));
         sweep(&mut shard, now);
         assert!(shard.suspects_itself());
         assert!((0..40).all(|ix| shard.queue(EndpointIx(ix)).breaker.is_closed()));
@@ -420,6 +423,20 @@ fn when_nobody_can_be_reached_it_suspects_itself() {
     }
     sweep(&mut shard, later(63_000));
     assert!(!shard.suspects_itself());
+}
+
+#[test]
+fn a_suspicion_has_an_end_and_does_not_come_back_of_the_same() {
+    let mut shard = shard(table(40, |_, _| {}).snapshot());
+    round(&mut shard, 0, 40, START);
+    let end = PANIC_MAX.as_secs();
+    for second in 1..end + 300 {
+        let now = later(second * 1_000);
+        round(&mut shard, 40, 40, now);
+        sweep(&mut shard, now);
+        assert_eq!(shard.suspects_itself(), second <= end, "{second}");
+    }
+    assert!((0..40).all(|ix| !shard.queue(EndpointIx(ix)).breaker.is_closed()));
 }
 
 #[test]
