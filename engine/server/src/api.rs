@@ -92,6 +92,10 @@ impl Api {
                 "/v1/tenants/{tenant}/endpoints/{endpoint}",
                 get(endpoints::show).delete(endpoints::delete),
             )
+            .route(
+                "/v1/tenants/{tenant}/endpoints/{endpoint}/enable",
+                post(endpoints::enable),
+            )
             .route("/v1/dead_letters", get(dead_letters::list))
             .route("/v1/dead_letters/redrive", post(dead_letters::redrive))
             .route("/healthz", get(|| async { "ok\n" }))

@@ -73,7 +73,7 @@ to stderr. ops/posthaste.toml names every setting.")]
     /// See events delivered: the embedded log, a receiver that verifies, sample
     /// events, and a live table.
     Dev(dev::Options),
-    /// Make, list and delete endpoints.
+    /// Make, list, enable and delete endpoints.
     #[command(subcommand)]
     Endpoints(endpoints::Command),
     /// List and redrive what was given up.

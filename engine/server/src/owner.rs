@@ -13,13 +13,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
 use posthaste_core::delivery::{Delivery, Report, ReportEnd};
-use posthaste_core::id::EndpointId;
-use posthaste_core::lane::fold::Owed;
-use posthaste_core::lane::owner::{Action, DisableReason, Notice};
 use posthaste_core::limits::{COMMIT_EVERY, OWNER_BODY_BYTES_MAX, PROGRESS_EVERY};
 use posthaste_core::registry::Registry;
 use posthaste_core::retry::Policies;
-use posthaste_proto as proto;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -27,17 +23,17 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::{HeaderNames, Topics};
 use crate::log::{CommitError, Epoch, GroupConsumer, GroupEvent, Log, LogError};
-use crate::operational::{delivery_of, disabled_text};
 use crate::telemetry::OwnerMetrics;
 
+mod act;
 mod opening;
 mod part;
 #[cfg(test)]
 mod tests;
 mod writes;
 
-use part::{Batch, Budget, Commit, Part};
-use writes::{Burial, Done, OPENINGS_MAX, Place, RangeBurial, Writer, Writing, Written};
+use part::{Batch, Budget, Part};
+use writes::{Done, OPENINGS_MAX, Place, Writer, Writing, Written};
 
 /// How often what is due is handed out.
 const TICK_EVERY: Duration = Duration::from_millis(50);
@@ -371,128 +367,6 @@ impl OwnerRoom {
             self.act(place, actions);
         }
         self.release_revoked();
-    }
-
-    /// Does what a partition's state machine said.
-    fn act(&mut self, place: Place, actions: Vec<Action>) {
-        for action in actions {
-            if let Some(write) = self.write_for(place, action) {
-                self.writes.push(write);
-            }
-        }
-    }
-
-    /// Does one thing, or says what is to be written for it.
-    fn write_for(&mut self, place: Place, action: Action) -> Option<Writing> {
-        let part = self.parts.get_mut(&place.partition)?;
-        let known = |offset: u64| part.bodies.get(&offset).cloned();
-        Some(match action {
-            Action::Dispatch { offset, owed } => match known(offset) {
-                Some(record) => {
-                    self.hand_over(place, offset, owed, &record);
-                    return None;
-                }
-                None => self.writer.read(place, offset, owed),
-            },
-            Action::Bury {
-                offset,
-                attempts,
-                cause,
-                last,
-            } => {
-                self.metrics.dead(proto::DeadCause::from(cause), 1);
-                let burial = Burial {
-                    offset,
-                    attempts,
-                    cause,
-                    last,
-                };
-                self.writer.bury(place, burial, known(offset))
-            }
-            Action::BuryRange {
-                endpoint,
-                from,
-                to,
-                count,
-            } => {
-                self.metrics.dead(proto::DeadCause::Expired, count);
-                let burial = RangeBurial {
-                    endpoint,
-                    from,
-                    to,
-                    count,
-                };
-                self.writer.bury_range(place, burial)
-            }
-            Action::Read { endpoint, from, to } => self.writer.page(place, endpoint, from, to),
-            Action::Move { offset, owed } => self.writer.shift(place, offset, owed, known(offset)),
-            Action::Gate { endpoint, gate } => self.writer.gate(place, endpoint, &gate),
-            Action::Disable { endpoint, reason } => {
-                return self.disable(place, endpoint, reason);
-            }
-            Action::Notify(notice) => {
-                let known = delivery_of(&notice).and_then(known);
-                return self.notify(place, notice, known);
-            }
-            Action::Snapshot { parts } => self.writer.snapshot(place, parts),
-            Action::Commit { upto, metadata } => {
-                part.commit = Some(Commit {
-                    upto,
-                    metadata,
-                    under_way: false,
-                });
-                self.commit(place);
-                return None;
-            }
-        })
-    }
-
-    /// Disables an endpoint that is not so yet.
-    fn disable(
-        &self,
-        place: Place,
-        endpoint: EndpointId,
-        reason: DisableReason,
-    ) -> Option<Writing> {
-        let registry = self.registry.borrow();
-        let found = registry.endpoint(registry.index(endpoint)?)?;
-        if found.disabled {
-            return None;
-        }
-        let mut changed = (**found).clone();
-        changed.disabled = true;
-        disabled_text(reason).clone_into(&mut changed.disabled_reason);
-        tracing::warn!(%endpoint, reason = changed.disabled_reason, "endpoint disabled");
-        Some(self.writer.endpoint(place, &changed))
-    }
-
-    fn notify(
-        &self,
-        place: Place,
-        notice: Notice,
-        known: Option<proto::Deliver>,
-    ) -> Option<Writing> {
-        let registry = self.registry.borrow();
-        let endpoint = registry.endpoint(registry.index(notice.endpoint)?)?;
-        Some(
-            self.writer
-                .notify(place, notice, Arc::clone(endpoint), known),
-        )
-    }
-
-    /// Puts a delivery into its shard's outbox.
-    fn hand_over(&mut self, place: Place, offset: u64, owed: Owed, record: &proto::Deliver) {
-        let known = self.registry.borrow().index(owed.endpoint);
-        let Some(endpoint) = known else {
-            // Whoever wrote the record knew it, and the index of a deleted
-            // endpoint stays: the table is not read as far yet.
-            return self.came_back(place, offset, ReportEnd::Bounced);
-        };
-        let shard = usize::try_from(endpoint.0).unwrap_or(0) % self.outbox.len();
-        if let Some(part) = self.live(place) {
-            let delivery = part.delivery(offset, endpoint, owed.attempts, record);
-            self.outbox[shard].push(delivery);
-        }
     }
 
     /// Bounded: at most what owners may have out.

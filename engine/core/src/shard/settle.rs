@@ -37,8 +37,10 @@ impl Shard {
         let endpoint = self.registry.endpoint(delivery.endpoint);
         let rules = rules_of(endpoint.map(AsRef::as_ref), &self.policies);
         let (attempts, due) = match rules.decide(attempts, &outcome, now, deadline, &mut self.rng) {
-            Decision::RetryAt(due) => (attempts, due),
-            Decision::PauseUntil(due) => (delivery.attempts, due),
+            Decision::RetryAt(due) => (attempts, Some(due)),
+            Decision::PauseUntil(due) => (delivery.attempts, Some(due)),
+            // Its owner asks once more, and alone may disable the endpoint.
+            Decision::GiveUp(GiveUpCause::Gone) => (attempts, None),
             Decision::GiveUp(cause) => {
                 return self.append_dead(delivery, cause, &outcome, now, actions);
             }
@@ -47,7 +49,7 @@ impl Shard {
             reason: proto::Reason::Retry,
             attempts,
             first_at: now,
-            due: Some(due),
+            due,
         };
         self.append_lane(delivery, waiting, Some(&outcome), actions);
     }

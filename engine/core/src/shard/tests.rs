@@ -404,7 +404,7 @@ fn a_failed_attempt_is_settled_by_the_log_alone() {
 }
 
 #[test]
-fn gone_becomes_a_dead_letter() {
+fn what_is_gone_is_for_its_owner_to_disable() {
     let mut shard = shard(table(1, |_, _| {}).snapshot());
     let mut wanted = Wanted::default();
     assert!(offer(&mut shard, delivery(0, 5), START, &mut wanted));
@@ -418,13 +418,9 @@ fn gone_becomes_a_dead_letter() {
     );
     assert!(wanted.closed.is_empty());
     let append = wanted.appends.pop().unwrap();
-    assert_eq!(append.kind, AppendKind::Dead(proto::DeadCause::Gone));
-    let dead = proto::Dead::from_value(&append.value).unwrap();
-    assert_eq!(dead.cause(), proto::DeadCause::Gone);
-    assert_eq!(
-        dead.delivery.map(|d| (d.attempt, d.last_status)),
-        Some((1, 410))
-    );
+    assert_eq!(append.kind, AppendKind::Lane(proto::Reason::Retry));
+    let held = proto::Deliver::from_value(&append.value).unwrap();
+    assert_eq!((held.attempt, held.due_ms, held.last_status), (1, 0, 410));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Endpoints: create, list, show, delete.
+//! Endpoints: create, list, show, enable, delete.
 
 use std::sync::Arc;
 
@@ -272,6 +272,21 @@ pub async fn show(
     Segments((tenant, name)): Segments<(String, String)>,
 ) -> Result<Response, Problem> {
     let endpoint = find(&api, &tenant, &name)?;
+    Ok(Json(shown(&endpoint)).into_response())
+}
+
+/// Lets a disabled endpoint have deliveries again, by id or uid: what it holds
+/// first of all.
+pub async fn enable(
+    State(api): State<Arc<Api>>,
+    Segments((tenant, name)): Segments<(String, String)>,
+) -> Result<Response, Problem> {
+    let mut endpoint = (*find(&api, &tenant, &name)?).clone();
+    if endpoint.disabled {
+        endpoint.disabled = false;
+        endpoint.disabled_reason.clear();
+        api.endpoints.put(&endpoint).await?;
+    }
     Ok(Json(shown(&endpoint)).into_response())
 }
 

@@ -29,6 +29,16 @@ Examples:
         #[command(flatten)]
         of: Of,
     },
+    /// Enable an endpoint that was disabled; what it holds is delivered.
+    #[command(after_help = "\
+Examples:
+  posthaste endpoints enable --tenant acme billing")]
+    Enable {
+        #[command(flatten)]
+        of: Of,
+        /// Its id or uid.
+        endpoint: String,
+    },
     /// Delete an endpoint; what waits for it is cancelled.
     #[command(after_help = "\
 Examples:
@@ -112,6 +122,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Create(create) => create_one(create).await,
         Command::List { of } => list(of).await,
+        Command::Enable { of, endpoint } => enable(of, &endpoint).await,
         Command::Delete { of, endpoint } => delete(of, &endpoint).await,
     }
 }
@@ -226,6 +237,18 @@ async fn list(of: Of) -> anyhow::Result<()> {
     }
     let rows = found["data"].as_array().into_iter().flatten().map(row);
     print!("{}", table::render(HEAD, rows));
+    Ok(())
+}
+
+async fn enable(of: Of, endpoint: &str) -> anyhow::Result<()> {
+    let mut client = Client::connect(&of.server).await?;
+    let path = format!("{}/{}/enable", path(&of.tenant), encode(endpoint));
+    let enabled = client.call(Method::POST, &path, &[], Bytes::new()).await?;
+    if of.json {
+        println!("{enabled:#}");
+    } else {
+        println!("enabled {}", table::plain(endpoint));
+    }
     Ok(())
 }
 

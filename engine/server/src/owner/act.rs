@@ -1,143 +1,144 @@
-//! Carries out what the partitions' state machines want.
+//! Doing what a partition's state machine said.
 
+use std::sync::Arc;
+
+use posthaste_core::delivery::ReportEnd;
 use posthaste_core::id::EndpointId;
 use posthaste_core::lane::fold::Owed;
-use posthaste_core::lane::owner as lane;
+use posthaste_core::lane::owner::{Action, DisableReason, Notice};
 use posthaste_proto as proto;
 
 use super::OwnerRoom;
-use super::writes::{Burial, Range};
-use crate::log::{Epoch, Offset, Record};
+use super::part::Commit;
+use super::writes::{Burial, Place, RangeBurial, Writing};
+use crate::operational::{delivery_of, disabled_text};
 
 impl OwnerRoom {
     /// Does what a partition's state machine said.
-    pub(super) fn act(&mut self, partition: u32, actions: Vec<lane::Action>) {
+    pub(super) fn act(&mut self, place: Place, actions: Vec<Action>) {
         for action in actions {
-            let Some(part) = self.parts.get(&partition) else {
-                return;
-            };
-            match action {
-                lane::Action::Dispatch { offset, owed } => {
-                    match part.bodies.get(&offset).cloned() {
-                        Some(record) => self.hand_over(partition, offset, owed, &record),
-                        None => self
-                            .writes
-                            .push(self.writer.read(partition, part.epoch, offset, owed)),
-                    }
+            if let Some(write) = self.write_for(place, action) {
+                self.writes.push(write);
+            }
+        }
+    }
+
+    /// Does one thing, or says what is to be written for it.
+    fn write_for(&mut self, place: Place, action: Action) -> Option<Writing> {
+        let part = self.parts.get_mut(&place.partition)?;
+        let known = |offset: u64| part.bodies.get(&offset).cloned();
+        Some(match action {
+            Action::Dispatch { offset, owed } => match known(offset) {
+                Some(record) => {
+                    self.hand_over(place, offset, owed, &record);
+                    return None;
                 }
-                lane::Action::Bury {
+                None => self.writer.read(place, offset, owed),
+            },
+            Action::Bury {
+                offset,
+                attempts,
+                cause,
+                last,
+            } => {
+                self.metrics.dead(proto::DeadCause::from(cause), 1);
+                let burial = Burial {
                     offset,
                     attempts,
                     cause,
                     last,
-                } => {
-                    self.metrics
-                        .dead(proto::DeadCause::from(cause).as_str_name());
-                    let known = part.bodies.get(&offset).cloned();
-                    let burial = Burial {
-                        partition,
-                        epoch: part.epoch,
-                        offset,
-                        attempts,
-                        cause,
-                        last,
-                    };
-                    self.writes.push(self.writer.bury(burial, known));
-                }
-                lane::Action::BuryRange {
+                };
+                self.writer.bury(place, burial, known(offset))
+            }
+            Action::BuryRange {
+                endpoint,
+                from,
+                to,
+                count,
+            } => {
+                self.metrics.dead(proto::DeadCause::Expired, count);
+                let burial = RangeBurial {
                     endpoint,
                     from,
                     to,
                     count,
-                } => {
-                    let range = Range { endpoint, from, to };
-                    let write = self.writer.bury_range(partition, part.epoch, &range, count);
-                    self.writes.push(write);
-                }
-                lane::Action::Read { endpoint, from, to } => {
-                    let range = Range { endpoint, from, to };
-                    let read = self.writer.page(partition, part.epoch, range);
-                    self.writes.push(read);
-                }
-                lane::Action::Move { offset, owed } => {
-                    let write = self.writer.move_behind(partition, part.epoch, offset, owed);
-                    self.writes.push(write);
-                }
-                // Neither gates nor snapshots are written yet: the lane is
-                // folded from its start, which is always right.
-                other @ (lane::Action::Gate { .. }
-                | lane::Action::Disable { .. }
-                | lane::Action::Notify(_)
-                | lane::Action::Snapshot { .. }
-                | lane::Action::Commit { .. }) => {
-                    tracing::trace!(partition, ?other, "not carried out");
-                }
+                };
+                self.writer.bury_range(place, burial)
             }
+            Action::Read { endpoint, from, to } => self.writer.page(place, endpoint, from, to),
+            Action::Move { offset, owed } => self.writer.shift(place, offset, owed, known(offset)),
+            Action::Gate { endpoint, gate } => self.writer.gate(place, endpoint, &gate),
+            Action::Disable { endpoint, reason } => {
+                return self.disable(place, endpoint, reason);
+            }
+            Action::Notify(notice) => {
+                let known = delivery_of(&notice).and_then(known);
+                return self.notify(place, notice, known);
+            }
+            Action::Snapshot { parts } => self.writer.snapshot(place, parts),
+            Action::Commit { upto, metadata } => {
+                part.commit = Some(Commit {
+                    upto,
+                    metadata,
+                    under_way: false,
+                });
+                self.commit(place);
+                return None;
+            }
+        })
+    }
+
+    /// Disables an endpoint that is not so yet.
+    fn disable(
+        &self,
+        place: Place,
+        endpoint: EndpointId,
+        reason: DisableReason,
+    ) -> Option<Writing> {
+        let registry = self.registry.borrow();
+        let found = registry.endpoint(registry.index(endpoint)?)?;
+        if found.disabled {
+            return None;
         }
+        let mut changed = (**found).clone();
+        changed.disabled = true;
+        disabled_text(reason).clone_into(&mut changed.disabled_reason);
+        tracing::warn!(%endpoint, reason = changed.disabled_reason, "endpoint disabled");
+        Some(self.writer.endpoint(place, &changed))
+    }
+
+    fn notify(
+        &self,
+        place: Place,
+        notice: Notice,
+        known: Option<proto::Deliver>,
+    ) -> Option<Writing> {
+        let registry = self.registry.borrow();
+        let endpoint = registry.endpoint(registry.index(notice.endpoint)?)?;
+        Some(
+            self.writer
+                .notify(place, notice, Arc::clone(endpoint), known),
+        )
     }
 
     /// Puts a delivery into its shard's outbox.
     pub(super) fn hand_over(
         &mut self,
-        partition: u32,
+        place: Place,
         offset: u64,
         owed: Owed,
         record: &proto::Deliver,
     ) {
-        let Some(part) = self.parts.get(&partition) else {
-            return;
-        };
         let known = self.registry.borrow().index(owed.endpoint);
         let Some(endpoint) = known else {
             // Whoever wrote the record knew it, and the index of a deleted
-            // endpoint stays: the table is not read as far yet. One of which
-            // even the tombstone is gone is told by its deadline.
-            return self.bounce(partition, offset);
+            // endpoint stays: the table is not read as far yet.
+            return self.came_back(place, offset, ReportEnd::Bounced);
         };
         let shard = usize::try_from(endpoint.0).unwrap_or(0) % self.outbox.len();
-        let delivery = part.delivery(offset, endpoint, owed.attempts, record);
-        self.outbox[shard].push(delivery);
-    }
-
-    /// A body was read again, `None` where that failed; its delivery may be
-    /// settled by now.
-    pub(super) fn body_read(
-        &mut self,
-        partition: u32,
-        epoch: Epoch,
-        (offset, owed): (Offset, Owed),
-        record: Option<Box<proto::Deliver>>,
-    ) {
-        let Some(part) = self.live(partition, epoch) else {
-            return;
-        };
-        let still = part.owner.fold().is_owed(owed.endpoint, offset);
-        match record.filter(|_| still) {
-            Some(record) => self.hand_over(partition, offset, owed, &record),
-            None => self.bounce(partition, offset),
+        if let Some(part) = self.live(place) {
+            let delivery = part.delivery(offset, endpoint, owed.attempts, record);
+            self.outbox[shard].push(delivery);
         }
-    }
-
-    /// What was read of the lane for an endpoint that holds something.
-    pub(super) fn page(
-        &mut self,
-        partition: u32,
-        epoch: Epoch,
-        endpoint: EndpointId,
-        (next, records): (Offset, &[Record]),
-    ) {
-        let now = self.clock.now();
-        let Some(part) = self.parts.get_mut(&partition).filter(|p| p.epoch == epoch) else {
-            return;
-        };
-        let mut actions = Vec::new();
-        let values = records.iter().map(|record| (record.offset, &record.value));
-        let wanted = part.owner.page(endpoint, next, values, now, &mut actions);
-        for record in records {
-            if wanted.binary_search(&record.offset).is_ok() {
-                part.keep(record, &mut self.bodies);
-            }
-        }
-        self.act(partition, actions);
     }
 }

@@ -33,14 +33,14 @@ const SETTINGS: &str = "[egress]\nallow_http = true\nallow = [\"127.0.0.0/8\"]\n
 /// A receiver that answers as it is told, and the events it has taken, each
 /// with its endpoint's path.
 #[derive(Clone)]
-struct Receiver {
-    at: SocketAddr,
-    status: Arc<AtomicU16>,
+pub(crate) struct Receiver {
+    pub(crate) at: SocketAddr,
+    pub(crate) status: Arc<AtomicU16>,
     taken: Arc<Mutex<Vec<String>>>,
 }
 
 impl Receiver {
-    fn start(status: u16) -> Self {
+    pub(crate) fn start(status: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let receiver = Self {
             at: listener.local_addr().unwrap(),
@@ -72,7 +72,7 @@ impl Receiver {
         }
     }
 
-    fn taken(&self) -> Vec<String> {
+    pub(crate) fn taken(&self) -> Vec<String> {
         let mut taken = self.taken.lock().unwrap().clone();
         taken.sort();
         taken

@@ -9,5 +9,6 @@ mod dead;
 mod dev;
 mod embedded;
 mod kafka;
+mod outage;
 mod receiver;
 mod refusals;

@@ -77,7 +77,7 @@ const CORE: [Layer; 23] = [
 ];
 
 /// The rooms, from the ground up.
-const SERVER: [Layer; 16] = [
+const SERVER: [Layer; 17] = [
     layer("clock", &[]),
     layer("telemetry", &[]),
     layer("log", &["clock"]),
@@ -96,7 +96,11 @@ const SERVER: [Layer; 16] = [
         "dispatch",
         &["audit", "clock", "config", "log", "send", "telemetry"],
     ),
-    layer("owner", &["clock", "config", "log", "telemetry"]),
+    layer("operational", &["config", "ingest", "log"]),
+    layer(
+        "owner",
+        &["clock", "config", "log", "operational", "telemetry"],
+    ),
     layer(
         "inbound",
         &["clock", "config", "control", "ingest", "log", "telemetry"],

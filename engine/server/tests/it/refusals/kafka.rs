@@ -246,7 +246,8 @@ fn a_first_start_must_say_where_it_begins() {
     let config = deployment.config();
     let server = Server::start(&config);
     super::program::eventually("every partition has a place", || {
-        server.log().matches("source partition assigned").count() == 2
+        // Two of the source, and the operational events'.
+        server.log().matches("source partition assigned").count() == 3
     });
     server.stop();
     Server::start(&deployment.config_without_start()).stop();

@@ -1,0 +1,92 @@
+//! Endpoints that are down, or gone, from outside: what is owed to them is held,
+//! survives a restart, and arrives when they are back; whoever listens hears of
+//! it.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use crate::dead::Receiver;
+use crate::refusals::program::{Server, embedded, eventually};
+
+const SETTINGS: &str = "[egress]\nallow_http = true\nallow = [\"127.0.0.0/8\"]\n";
+const EVENTS: usize = 200;
+
+fn make(server: &Server, tenant: &str, receiver: &Receiver, more: Value) {
+    let mut body = more;
+    body["url"] = format!("http://{}/hook", receiver.at).into();
+    let path = format!("/v1/tenants/{tenant}/endpoints");
+    let made = server.api.post(&path, "", body.to_string().as_bytes());
+    assert_eq!(made.status, 201, "{}", made.text);
+}
+
+fn publish(server: &Server, id: &str) {
+    let headers = format!("webhook-type: a.b\r\nwebhook-id: {id}\r\n");
+    let taken = server.api.post("/v1/tenants/acme/events", &headers, b"{}");
+    assert_eq!(taken.status, 202, "{}", taken.text);
+}
+
+#[test]
+fn what_is_owed_to_an_endpoint_that_is_down_is_held_and_arrives_when_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = format!("{}{SETTINGS}", embedded(dir.path()));
+    let receiver = Receiver::start(503);
+    let server = Server::start(&config);
+    make(&server, "acme", &receiver, json!({}));
+    let ids: BTreeSet<_> = (0..EVENTS).map(|n| format!("evt_{n}")).collect();
+    ids.iter().for_each(|id| publish(&server, id));
+    eventually("it is held", || {
+        let held = server.api.metric("posthaste_owner_held_deliveries ");
+        held.is_some_and(|held| held > 0.0)
+    });
+    server.stop();
+
+    // Its successor knows by the snapshot what is owed.
+    let server = Server::start(&config);
+    eventually("all of it is owed", || {
+        let owed = server.api.metric("posthaste_owner_owed_deliveries ");
+        owed.is_some_and(|owed| owed >= f64::from(u32::try_from(EVENTS).unwrap()))
+    });
+    assert!(!server.log().contains("snapshot cannot be read"));
+    receiver.status.store(200, Ordering::SeqCst);
+    eventually("all of it arrives", || {
+        let taken: BTreeSet<_> = receiver.taken().into_iter().collect();
+        taken.len() == EVENTS
+    });
+    eventually("nothing is owed", || {
+        server.api.metric("posthaste_owner_owed_deliveries ") == Some(0.0)
+    });
+    server.stop();
+}
+
+#[test]
+fn an_endpoint_that_is_gone_is_disabled_and_whoever_listens_hears_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&format!("{}{SETTINGS}", embedded(dir.path())));
+    let (gone, listener) = (Receiver::start(410), Receiver::start(200));
+    make(&server, "acme", &gone, json!({ "uid": "billing" }));
+    let wanted = json!({ "event_types": ["endpoint.disabled"] });
+    make(&server, "_posthaste", &listener, wanted);
+    publish(&server, "evt_1");
+    eventually("the listener hears of it", || listener.taken().len() == 1);
+    let shown = server
+        .api
+        .call("GET", "/v1/tenants/acme/endpoints/billing", "", b"");
+    let shown: Value = serde_json::from_str(&shown.text).unwrap();
+    assert_eq!(shown["status"], "disabled");
+    assert_eq!(shown["disabled_reason"], "gone");
+    // Enabled, it has what comes.
+    let enable = "/v1/tenants/acme/endpoints/billing/enable";
+    gone.status.store(200, Ordering::SeqCst);
+    assert_eq!(server.api.post(enable, "", b"").status, 200);
+    publish(&server, "evt_2");
+    eventually("it has deliveries again", || !gone.taken().is_empty());
+    // Nobody else speaks for Posthaste.
+    let headers = "webhook-type: endpoint.disabled\r\n";
+    let refused = server
+        .api
+        .post("/v1/tenants/_posthaste/events", headers, b"{}");
+    assert_eq!(refused.problem(422, "invalid").0, "tenant");
+    server.stop();
+}
