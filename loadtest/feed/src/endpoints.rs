@@ -33,6 +33,12 @@ pub(crate) struct Register {
     /// Attempts in flight to one endpoint.
     #[arg(long, value_name = "N")]
     max_in_flight: Option<u32>,
+    /// Their retry policy, one of the server's configuration.
+    #[arg(long, value_name = "NAME")]
+    retry_policy: Option<String>,
+    /// Time of one attempt, such as 5s.
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<String>,
     /// Use the sink's own address for all instead of 127.1.0.1 and following,
     /// which need a sink that listens on 0.0.0.0.
     #[arg(long)]
@@ -91,6 +97,12 @@ impl Register {
         if let Some(most) = self.max_in_flight {
             endpoint["max_in_flight"] = json!(most);
         }
+        if let Some(policy) = &self.retry_policy {
+            endpoint["retry_policy"] = json!(policy);
+        }
+        if let Some(timeout) = &self.timeout {
+            endpoint["timeout"] = json!(timeout);
+        }
         endpoint
     }
 
@@ -119,6 +131,8 @@ mod tests {
             tenant: "load".to_owned(),
             secret: None,
             max_in_flight: Some(4),
+            retry_policy: Some("quick".to_owned()),
+            timeout: Some("5s".to_owned()),
             one_address,
             replace: false,
         }
@@ -137,6 +151,8 @@ mod tests {
         let endpoint = register.endpoint(7);
         assert_eq!(endpoint["event_types"], json!(["load.e7"]));
         assert_eq!(endpoint["max_in_flight"], 4);
+        assert_eq!(endpoint["retry_policy"], "quick");
+        assert_eq!(endpoint["timeout"], "5s");
         assert_eq!(endpoint.get("secret"), None);
     }
 }

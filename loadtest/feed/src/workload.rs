@@ -1,7 +1,8 @@
 //! The canonical workload: what event `n` is. The same number gives the same
-//! event in every run of the same name.
+//! event in every run of the same name, unless it is stamped with its time.
 
 use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::ensure;
 use clap::Args;
@@ -32,6 +33,9 @@ pub(crate) struct Workload {
     /// Bytes of an event's body.
     #[arg(long, value_name = "BYTES", default_value_t = 1_024)]
     pub(crate) body_bytes: usize,
+    /// Puts the time of sending into bodies, as `sent_ms`.
+    #[arg(long)]
+    pub(crate) stamp: bool,
     #[arg(skip)]
     pool: Vec<u8>,
 }
@@ -83,13 +87,22 @@ impl Workload {
         // Writing to a string does not fail.
         let _ = write!(out, r#"{{"type":"{kind}","data":{{"run":"#);
         out.push_str(&serde_json::Value::from(run.as_str()).to_string());
-        let _ = write!(out, r#","n":{n},"text":""#);
+        let _ = write!(out, r#","n":{n}"#);
+        if self.stamp {
+            let _ = write!(out, r#","sent_ms":{}"#, now_ms());
+        }
+        out.push_str(r#","text":""#);
         let filling = self.body_bytes.saturating_sub(out.len() + r#""}}"#.len());
         let start = usize::try_from(n.wrapping_mul(7_919) % 65_536).unwrap_or(0);
         let pool = self.pool.iter().cycle().skip(start).take(filling);
         out.extend(pool.map(|&byte| char::from(byte)));
         out.push_str(r#""}}"#);
     }
+}
+
+fn now_ms() -> u128 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |span| span.as_millis())
 }
 
 /// The one type endpoint `k` wants.
@@ -121,6 +134,7 @@ mod tests {
             tenant: "load".to_owned(),
             endpoints: 100,
             body_bytes,
+            stamp: false,
             pool: vec![],
         };
         plain.checked().unwrap()
@@ -149,6 +163,19 @@ mod tests {
         assert_eq!(one, two);
         workload(1_024).body_into(6, &mut two);
         assert_ne!(one[60..], two[60..]);
+    }
+
+    #[test]
+    fn a_stamp_is_the_time_and_takes_its_room() {
+        let mut stamped = workload(256);
+        stamped.stamp = true;
+        let mut body = String::new();
+        let before = now_ms();
+        stamped.body_into(5, &mut body);
+        assert_eq!(body.len(), 256);
+        let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let sent = u128::from(json["data"]["sent_ms"].as_u64().unwrap());
+        assert!((before..=now_ms()).contains(&sent));
     }
 
     #[test]

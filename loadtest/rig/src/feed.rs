@@ -13,16 +13,44 @@ use crate::{ENDPOINTS, SECRET};
 /// How to run it.
 pub struct Feed {
     program: PathBuf,
+    /// What it sends.
+    pub workload: Workload,
+}
+
+/// What is sent, and the endpoints it goes to.
+#[derive(Debug, Clone, Copy)]
+pub struct Workload {
+    /// Whose events and endpoints they are.
+    pub tenant: &'static str,
+    /// Event `n` goes to endpoint `n % endpoints`.
+    pub endpoints: u64,
+    /// Whether bodies say when they were sent.
+    pub stamp: bool,
+    /// Further options of `posthaste-feed endpoints`.
+    pub options: &'static [&'static str],
 }
 
 /// A fill that runs beside everything else.
 pub struct Filling(Child);
 
+impl Default for Workload {
+    /// The canonical one.
+    fn default() -> Self {
+        Self {
+            tenant: "load",
+            endpoints: ENDPOINTS,
+            stamp: false,
+            options: &[],
+        }
+    }
+}
+
 impl Feed {
     /// With the programs in a folder.
-    pub fn new(programs: &Path) -> Self {
+    pub fn new(programs: &Path, workload: Workload) -> Self {
         Self {
             program: programs.join("posthaste-feed"),
+            workload,
         }
     }
 
@@ -31,7 +59,9 @@ impl Feed {
         let mut register = Command::new(&self.program);
         register.args(["endpoints", "--server", &format!("http://{}", setup.api)]);
         register.args(["--sink", &sink.to_string(), "--secret", SECRET]);
-        register.args(["--count", &ENDPOINTS.to_string()]);
+        register.args(["--tenant", self.workload.tenant]);
+        register.args(["--count", &self.workload.endpoints.to_string()]);
+        register.args(self.workload.options);
         Filling(register.stdout(Stdio::piped()).spawn()?).finish()?;
         Ok(())
     }
@@ -48,7 +78,11 @@ impl Feed {
         let mut fill = Command::new(&self.program);
         fill.args(["--run", "rig", "--from", &from.to_string()]);
         fill.args(["--events", &events.to_string(), "--rate", &rate.to_string()]);
-        fill.args(["--endpoints", &ENDPOINTS.to_string()]);
+        fill.args(["--tenant", self.workload.tenant]);
+        fill.args(["--endpoints", &self.workload.endpoints.to_string()]);
+        if self.workload.stamp {
+            fill.arg("--stamp");
+        }
         match &setup.log {
             LogKind::Kafka(bootstrap) => {
                 fill.args(["--bootstrap", bootstrap, "--topic", &setup.topic]);

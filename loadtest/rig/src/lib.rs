@@ -11,6 +11,7 @@
 //! within one run, since machines differ and are shared.
 
 pub mod broker;
+pub mod dice;
 pub mod engine;
 pub mod feed;
 pub mod http;

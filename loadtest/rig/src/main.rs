@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use posthaste_rig::scenario::dead::{self, Death};
-use posthaste_rig::scenario::{Rig, canonical, deliver, kill};
+use posthaste_rig::scenario::recover::{self, Recovery};
+use posthaste_rig::scenario::storm::{self, Storm};
+use posthaste_rig::scenario::{Rig, canonical, deliver, failover, kill};
 
 /// The load test's rig: real broker, engine, sink and producer as processes.
 #[derive(Debug, Parser)]
@@ -25,6 +27,7 @@ Examples:
   cargo run --release -p posthaste-rig -- kill --log embedded
   cargo run --release -p posthaste-rig -- dead --how hang
   cargo run --release -p posthaste-rig -- canonical
+  cargo run --release -p posthaste-rig -- storm --seed 7
 
 Exit codes: 0 shown; 1 not shown, stderr says what failed; 2 wrong usage.";
 
@@ -66,6 +69,38 @@ enum Command {
         #[arg(long, default_value_t = 3)]
         pairs: u32,
     },
+    /// Engines and broker fail in every way while endpoints misbehave: nothing
+    /// missing, few twice. Always on a broker of its own, which it restarts.
+    Storm {
+        /// Events.
+        #[arg(long, default_value_t = 500_000)]
+        events: u64,
+        /// Events a second.
+        #[arg(long, default_value_t = 1_500)]
+        rate: u64,
+        /// Decides what befalls whom, and when.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// One endpoint of 20 is down while events for it are fed, then mended: all
+    /// of them come, at its pace.
+    Recover {
+        /// Events for it.
+        #[arg(long, default_value_t = 1_000_000)]
+        held: u64,
+        /// … a second, 0 for no limit.
+        #[arg(long, default_value_t = 5_000)]
+        held_rate: u64,
+        /// Events a second for all others together.
+        #[arg(long, default_value_t = 500)]
+        live_rate: u64,
+    },
+    /// The owner of waiting retries is killed: another makes them in time.
+    Failover {
+        /// Kills.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+    },
     /// Deliveries and their CPU over wrk's.
     Canonical {
         /// Events a run.
@@ -88,11 +123,33 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
-    let rig = match cli.log {
-        LogChoice::Kafka => Rig::kafka()?,
-        LogChoice::Embedded => Rig::embedded()?,
+    let rig = match (cli.log, &cli.command) {
+        (LogChoice::Kafka, Command::Storm { .. }) => Rig::own_kafka()?,
+        (LogChoice::Kafka, _) => Rig::kafka()?,
+        (LogChoice::Embedded, _) => Rig::embedded()?,
     };
     match cli.command {
+        Command::Storm { events, rate, seed } => {
+            let outcome = storm::run(&rig, Storm { events, rate, seed })?;
+            eprint!("{}", outcome.table());
+            println!("{:#}", outcome.report);
+            outcome.ensure_kept()?;
+        }
+        Command::Recover {
+            held,
+            held_rate,
+            live_rate,
+        } => {
+            let recovery = Recovery {
+                held,
+                held_rate,
+                live_rate,
+            };
+            println!("{:#}", recover::run(&rig, recovery)?);
+        }
+        Command::Failover { rounds } => {
+            println!("{:?}", failover::run(&rig, rounds)?);
+        }
         Command::Deliver { events } => {
             println!("{:?}", deliver::run(&rig, events)?);
         }

@@ -79,6 +79,7 @@ pub(crate) fn obey(shared: &Shared, request: &Request<'_>) -> (u16, String) {
     let result = match (request.method, &request.path[PREFIX.len()..]) {
         ("GET", "report") => read_question(request.query).map(|q| json!(report(shared, &q))),
         ("GET", "cpu") => cpu().map(|cpu| json!(cpu)).map_err(|e| e.to_string()),
+        ("POST", "latency") => Ok(json!(shared.ledger.take_latency())),
         ("POST", "reset") => {
             shared.ledger.reset();
             shared.behaviour.reset();
@@ -88,7 +89,7 @@ pub(crate) fn obey(shared: &Shared, request: &Request<'_>) -> (u16, String) {
             .and_then(|command| shared.behaviour.command(command))
             .map(|()| json!({"obeyed": true})),
         _ => {
-            let known = "GET report, GET cpu, POST reset, POST behave";
+            let known = "GET report, GET cpu, POST latency, POST reset, POST behave";
             return (
                 404,
                 json!({"error": format!("expected {known}")}).to_string(),

@@ -13,6 +13,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::latency::{Latencies, Summary};
 use crate::tally::Tally;
 use crate::tally::report::{Question, Report};
 use crate::verify::Signatures;
@@ -25,6 +26,8 @@ pub(crate) struct Turn {
     refused: Vec<u8>,
     /// Checked signatures.
     pub(crate) signatures: Signatures,
+    /// How old stamped deliveries were.
+    pub(crate) ages_ms: Vec<u64>,
 }
 
 /// The counts of the whole process.
@@ -39,6 +42,7 @@ pub(crate) struct Ledger {
 struct Counts {
     tally: Tally,
     signatures: Signatures,
+    latencies: Latencies,
 }
 
 impl Turn {
@@ -66,6 +70,7 @@ impl Ledger {
             counts: Mutex::new(Counts {
                 tally: Tally::new(endpoints),
                 signatures: Signatures::default(),
+                latencies: Latencies::default(),
             }),
             journal: None,
         }
@@ -106,6 +111,9 @@ impl Ledger {
             counts.tally.refuse(path);
         }
         counts.signatures.add(&mut turn.signatures);
+        for age in turn.ages_ms.drain(..) {
+            counts.latencies.record(age);
+        }
         turn.accepted.clear();
         turn.refused.clear();
         Ok(())
@@ -117,11 +125,17 @@ impl Ledger {
         (counts.tally.report(question), counts.signatures.clone())
     }
 
+    /// How old stamped deliveries were since the last time this was asked.
+    pub(crate) fn take_latency(&self) -> Summary {
+        std::mem::take(&mut self.counts().latencies).summary()
+    }
+
     /// Counts from zero. The journal keeps what it has.
     pub(crate) fn reset(&self) {
         let mut counts = self.counts();
         counts.tally = Tally::new(self.endpoints);
         counts.signatures = Signatures::default();
+        counts.latencies = Latencies::default();
     }
 
     /// Counts the whole lines of a journal; answers how many bytes they are.

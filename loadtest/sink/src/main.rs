@@ -19,6 +19,7 @@ use crate::verify::{Share, Verification};
 
 mod behave;
 mod control;
+mod latency;
 mod ledger;
 mod request;
 mod server;
@@ -34,6 +35,7 @@ Commands by HTTP on the same port:
   GET  /_sink/report?from=0&to=1000&endpoints=20   counts, what is missing of 0..1000
   GET  /_sink/cpu                                  CPU time used so far
   POST /_sink/behave?path=/e/7&do=status:503&for=3 see loadtest/README.md
+  POST /_sink/latency                              how old stamped events were since last asked
   POST /_sink/reset                                zero counts, no rules
 
 Examples:
@@ -70,6 +72,9 @@ struct Cli {
     /// the file is counted at the start.
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
+    /// Looks for the time of sending in bodies (the feed's --stamp).
+    #[arg(long)]
+    latency: bool,
     /// Event numbers the last report looks for, as FROM..TO (TO excluded).
     #[arg(long, value_name = "FROM..TO", value_parser = range)]
     expect: Option<Range<u64>>,
@@ -93,7 +98,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Some(path) => Ledger::with_journal(cli.endpoints, path)
             .with_context(|| format!("journal {}", path.display()))?,
     };
-    let shared = Arc::new(Shared::new(ledger, verification));
+    let shared = Arc::new(Shared::new(ledger, verification, cli.latency));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;

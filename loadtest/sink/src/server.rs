@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) behaviour: Behaviour,
     /// Which signatures are checked.
     pub(crate) verification: Verification,
+    /// Whether bodies are searched for the time they were sent.
+    pub(crate) latency: bool,
     /// Connections accepted.
     pub(crate) connections: AtomicU64,
     /// Requests that were none, or refused as such.
@@ -53,11 +55,12 @@ pub(crate) type Fatal = Sender<io::Error>;
 
 impl Shared {
     /// Nothing counted yet.
-    pub(crate) fn new(ledger: Ledger, verification: Verification) -> Self {
+    pub(crate) fn new(ledger: Ledger, verification: Verification, latency: bool) -> Self {
         Self {
             ledger,
             behaviour: Behaviour::default(),
             verification,
+            latency,
             connections: AtomicU64::new(0),
             bad_requests: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),

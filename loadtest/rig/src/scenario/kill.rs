@@ -7,13 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
-use super::{LAST_WAIT, Rig};
-use crate::engine::Engine;
+use super::{COMMIT_WINDOW, LAST_WAIT, Rig};
+use crate::engine::{Engine, whole};
 use crate::sink::{Report, Sink};
 
-/// The engine commits once a second; this is that, and the time a commit takes
-/// on a busy machine.
-const COMMIT_WINDOW: Duration = Duration::from_millis(1_500);
 /// How often the sink is asked how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -93,14 +90,8 @@ fn watch(engine: &Engine, sink: &Sink, events: u64, life: Duration) -> anyhow::R
         in_flight = in_flight.max(engine.metric("posthaste_dispatch_in_flight_attempts")?);
         if now >= until {
             let before_window = seen.front().map_or(0, |(_, deliveries)| *deliveries);
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a small whole number"
-            )]
-            let in_flight = in_flight as u64;
             return Ok(Watched {
-                in_flight,
+                in_flight: whole(in_flight),
                 before_window,
             });
         }

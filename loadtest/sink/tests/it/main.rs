@@ -121,6 +121,23 @@ fn rules_make_it_misbehave_and_end_by_themselves() {
 }
 
 #[test]
+fn stamped_bodies_tell_how_old_they_are() {
+    let sink = Sink::start(&["--latency"]);
+    let mut client = sink.client();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let long_ago = since.unwrap().as_millis() - 60_000;
+    let body = format!("{{\"sent_ms\":{long_ago}}}");
+    assert_eq!(client.ask(&signed("/e/0", "a-0", &body)).0, 200);
+    assert_eq!(client.ask(&signed("/e/0", "a-1", "{}")).0, 200);
+    let (status, told) = sink.ask("POST", "/_sink/latency");
+    assert_eq!((status, &told["count"]), (200, &1.into()));
+    let oldest = told["max_ms"].as_u64().unwrap();
+    assert!((60_000..90_000).contains(&oldest), "{told}");
+    // Asked again, it begins anew.
+    assert_eq!(sink.ask("POST", "/_sink/latency").1["count"], 0);
+}
+
+#[test]
 fn commands_are_checked_and_reset_forgets_all() {
     let sink = Sink::start(&[]);
     let ask = |method: &str, target: &str| sink.ask(method, target).0;

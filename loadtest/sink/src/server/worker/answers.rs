@@ -11,6 +11,7 @@ use super::super::connection::{Connection, Held, Then};
 use super::Worker;
 use crate::behave::Act;
 use crate::control;
+use crate::latency;
 use crate::request::Request;
 
 /// Body bytes of a dripping answer.
@@ -50,6 +51,13 @@ impl Worker {
         }
         let act = self.shared.behaviour.next(request.path);
         self.turn.note(request.path, request.id, act.accepts());
+        if self.shared.latency
+            && act.accepts()
+            && let Some(sent) = latency::sent_ms(request.body)
+        {
+            let age = now.as_millis().saturating_sub(sent);
+            self.turn.ages_ms.push(age);
+        }
         self.act(connection, slot, act);
         Ok(())
     }
