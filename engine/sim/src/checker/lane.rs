@@ -1,0 +1,338 @@
+//! What one lane partition says: a second, plain fold of it, from its very
+//! first record on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use posthaste_core::lane::fold::Fold;
+use posthaste_core::lane::snapshot::{Assembly, SnapshotRef};
+use posthaste_proto as proto;
+use posthaste_proto::progress::Kind;
+use posthaste_proto::{Record as _, RecordType};
+
+use super::Rule;
+use super::sources::{Broken, Key, Sources, endpoint_number};
+use crate::seen::Seen;
+
+/// A `Deliver` record and what is known about it.
+#[derive(Debug)]
+struct Owed {
+    key: Key,
+    deadline_ms: u64,
+    /// What the record and the facts since say: where, attempts, due.
+    versions: Vec<(u64, u32, u64)>,
+    /// Where it was settled; a copy that was dropped, where it stands.
+    settled: Option<u64>,
+    /// It was once held: its record names no time.
+    was_held: bool,
+}
+
+/// One lane partition.
+#[derive(Debug, Default)]
+pub struct Lane {
+    records: BTreeMap<u64, Owed>,
+    /// What waits for a time.
+    timers: BTreeSet<u64>,
+    /// What waits for its endpoint.
+    held: BTreeSet<u64>,
+    /// Of what waits for a time.
+    by_key: BTreeMap<Key, u64>,
+    claims: BTreeSet<u64>,
+    /// Deliveries that stand again behind the lane's end of then.
+    moved: BTreeSet<Key>,
+}
+
+/// What a new record means.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    pub(super) seen: Vec<Seen>,
+    pub(super) broken: Option<Broken>,
+}
+
+impl Lane {
+    /// A position owed whose delivery has not ended.
+    pub(super) fn open(&self, sources: &mut Sources) -> Option<u64> {
+        let mut owed = self.timers.iter().chain(&self.held).copied();
+        owed.find(|offset| {
+            let key = self.records.get(offset).map(|one| one.key);
+            key.is_some_and(|key| !sources.has_ended(key))
+        })
+    }
+
+    /// What an endpoint holds in a range, with deadlines.
+    pub(super) fn held_in(&self, endpoint: usize, range: std::ops::Range<u64>) -> Vec<(Key, u64)> {
+        let records = self.held.range(range).map(|offset| &self.records[offset]);
+        let own = records.filter(|one| one.key.endpoint == endpoint);
+        own.map(|one| (one.key, one.deadline_ms)).collect()
+    }
+
+    pub(super) fn is_settled(&self, offset: u64) -> bool {
+        self.records
+            .get(&offset)
+            .is_some_and(|one| one.settled.is_some())
+    }
+
+    pub(super) fn deadline(&self, offset: u64) -> u64 {
+        self.records.get(&offset).map_or(0, |one| one.deadline_ms)
+    }
+
+    /// An owner that has read so far hands a delivery out; answers the number
+    /// of its attempt.
+    pub(super) fn hand_out(&self, offset: u64, read_to: u64, node_now: u64) -> Result<u32, Broken> {
+        let Some(one) = self.records.get(&offset).filter(|_| offset < read_to) else {
+            return Err((Rule::FactsTrue, "is no delivery that was read".to_owned()));
+        };
+        if let Some(settled) = one.settled.filter(|&at| at < read_to) {
+            let found = format!("was settled at {settled}, read is {read_to}");
+            return Err((Rule::NothingAfterSettle, found));
+        }
+        let read = one.versions.iter().take_while(|(at, ..)| *at < read_to);
+        let Some(&(_, attempts, due_ms)) = read.last() else {
+            return Err((Rule::FactsTrue, "is not known".to_owned()));
+        };
+        if node_now < due_ms || node_now >= one.deadline_ms {
+            let found = format!(
+                "is handed out at {node_now}, due {due_ms}, deadline {}",
+                one.deadline_ms
+            );
+            return Err((Rule::OnTime, found));
+        }
+        Ok(attempts + 1)
+    }
+
+    pub(super) fn stored(&mut self, offset: u64, value: &Bytes, sources: &mut Sources) -> Stored {
+        let mut stored = Stored::default();
+        match RecordType::of(value) {
+            Ok(RecordType::Deliver) => match proto::Deliver::from_value(value) {
+                Ok(record) => self.deliver(offset, &record, sources, &mut stored),
+                Err(error) => stored.broken = Some((Rule::FactsTrue, error.to_string())),
+            },
+            Ok(RecordType::Progress) => match proto::Progress::from_value(value) {
+                Ok(record) => {
+                    let last = self.claims.last().copied();
+                    if last.is_some_and(|last| last > record.owner_epoch) {
+                        stored.seen.push(Seen::ZombieFacts);
+                    }
+                    for entry in &record.entries {
+                        self.fact(offset, entry, sources, &mut stored);
+                    }
+                }
+                Err(error) => stored.broken = Some((Rule::FactsTrue, error.to_string())),
+            },
+            Ok(RecordType::Claim) => {
+                self.claims.insert(offset);
+            }
+            Ok(RecordType::Snapshot) => {}
+            other => stored.broken = Some((Rule::FactsTrue, format!("{other:?} in the lane"))),
+        }
+        stored
+    }
+
+    fn deliver(
+        &mut self,
+        offset: u64,
+        record: &proto::Deliver,
+        sources: &mut Sources,
+        stored: &mut Stored,
+    ) {
+        let known = Key::of_record(record).and_then(|key| Some((key, sources.laned(key)?)));
+        let Some((key, (before, failed))) = known else {
+            stored.broken = Some((Rule::FactsTrue, "is about no delivery".to_owned()));
+            return;
+        };
+        match record.reason() {
+            proto::Reason::Retry if !failed => {
+                let found = format!("{key:?} is retried without a failure");
+                stored.broken = Some((Rule::RetriesOnlyFailures, found));
+            }
+            proto::Reason::Moved => {
+                self.moved.insert(key);
+            }
+            proto::Reason::Overflow => stored.seen.push(Seen::Overflowed),
+            proto::Reason::Gate => stored.seen.push(Seen::Gated),
+            proto::Reason::Owned => stored.seen.push(Seen::Owned),
+            proto::Reason::Drain => stored.seen.push(Seen::Drained),
+            _ => {}
+        }
+        if before {
+            stored.seen.push(Seen::AppendStoredTwice);
+        }
+        let held = record.due_ms == 0;
+        let dropped = !held && self.by_key.contains_key(&key);
+        self.records.insert(
+            offset,
+            Owed {
+                key,
+                deadline_ms: record.deadline_ms,
+                versions: vec![(offset, record.attempt, record.due_ms)],
+                settled: dropped.then_some(offset),
+                was_held: held,
+            },
+        );
+        if held {
+            self.held.insert(offset);
+        } else if !dropped {
+            self.by_key.insert(key, offset);
+            self.timers.insert(offset);
+        }
+    }
+
+    /// Nothing an endpoint held below is held any longer: each of them ended.
+    fn passed(
+        &mut self,
+        at: u64,
+        entry: &proto::progress::Entry,
+        sources: &mut Sources,
+        stored: &mut Stored,
+    ) {
+        let own = |offset: &u64| {
+            let key = self.records[offset].key;
+            endpoint_number(&entry.endpoint_id) == Some(key.endpoint)
+        };
+        let passed: Vec<u64> = self.held.range(..entry.offset).copied().collect();
+        for offset in passed.into_iter().filter(own).collect::<Vec<_>>() {
+            self.held.remove(&offset);
+            let Some(one) = self.records.get_mut(&offset) else {
+                continue;
+            };
+            one.settled = Some(at);
+            if !sources.has_ended(one.key) {
+                let found = format!("{:?} at {offset} is passed, and has no end", one.key);
+                stored.broken = Some((Rule::FactsTrue, found));
+            }
+        }
+    }
+
+    fn fact(
+        &mut self,
+        at: u64,
+        entry: &proto::progress::Entry,
+        sources: &mut Sources,
+        stored: &mut Stored,
+    ) {
+        let offset = entry.offset;
+        if entry.kind() == Kind::Passed {
+            return self.passed(at, entry, sources, stored);
+        }
+        let Some(one) = self.records.get_mut(&offset) else {
+            stored.broken = Some((Rule::FactsTrue, format!("a fact about {offset}")));
+            return;
+        };
+        let key = one.key;
+        let timer = self.timers.contains(&offset);
+        let held = self.held.contains(&offset)
+            && endpoint_number(&entry.endpoint_id) == Some(key.endpoint);
+        let truth = match entry.kind() {
+            Kind::Retry => {
+                let known = one.versions.last().map_or(0, |(_, attempts, _)| *attempts);
+                if held {
+                    self.held.remove(&offset);
+                    if self.by_key.contains_key(&key) {
+                        one.settled = Some(at);
+                        return;
+                    }
+                    self.by_key.insert(key, offset);
+                    self.timers.insert(offset);
+                } else if !timer || entry.attempt <= known {
+                    return stored.seen.push(Seen::RetryAbsorbed);
+                }
+                return one.versions.push((at, entry.attempt, entry.due_ms));
+            }
+            Kind::Done => sources.is_delivered(key),
+            Kind::Dead => sources.is_dead(key),
+            Kind::Cancelled => {
+                stored.seen.push(Seen::Cancelled);
+                sources.is_changed(key.endpoint)
+            }
+            // That it was old enough, its dead letter showed.
+            Kind::Expired => sources.is_dead(key),
+            Kind::Moved => self.moved.contains(&key),
+            Kind::Passed | Kind::Unspecified => false,
+        };
+        if !truth {
+            let found = format!("{key:?} is told as {:?}", entry.kind());
+            stored.broken = Some((Rule::FactsTrue, found));
+        }
+        if timer {
+            self.timers.remove(&offset);
+            self.by_key.remove(&key);
+        } else if held {
+            self.held.remove(&offset);
+        } else {
+            return stored.seen.push(Seen::SettledTwice);
+        }
+        one.settled = Some(at);
+    }
+
+    /// A commit names a snapshot that stands, of what was folded up to there;
+    /// with the records since it owes what is owed.
+    pub(super) fn resumes(
+        &self,
+        at: u64,
+        metadata: &str,
+        records: &[(u64, Bytes)],
+    ) -> Result<(), Broken> {
+        let broken = |found: String| (Rule::FoldResumes, found);
+        let place: SnapshotRef = metadata
+            .parse()
+            .map_err(|error| broken(format!("the commit of {at} says `{metadata}`: {error}")))?;
+        let mut assembly = Assembly::new(place);
+        for (offset, value) in records.iter().filter(|(offset, _)| *offset >= place.part0) {
+            if assembly.push(*offset, value) {
+                break;
+            }
+        }
+        let mut fold = assembly
+            .load()
+            .map_err(|error| broken(format!("the commit of {at} names {place}: {error}")))?
+            .fold;
+        if fold.next() != at {
+            let found = format!("the commit of {at} names {place}, of {}", fold.next());
+            return Err(broken(found));
+        }
+        for (offset, value) in records.iter().filter(|(offset, _)| *offset >= at) {
+            let folded = fold.apply(*offset, value);
+            folded.map_err(|error| broken(error.to_string()))?;
+        }
+        self.same(&fold)
+            .map_err(|found| broken(format!("from {place} on, {found}")))
+    }
+
+    /// Whether a fold owes what is owed.
+    fn same(&self, fold: &Fold) -> Result<(), String> {
+        let timers: Vec<u64> = fold.iter().map(|(offset, _)| offset).collect();
+        if !timers.iter().eq(&self.timers) {
+            return Err(format!("timers are {timers:?}, not {:?}", self.timers));
+        }
+        for (offset, one) in self.records.iter().filter(|(_, one)| one.was_held) {
+            let endpoint = crate::node::endpoint_id(one.key.endpoint);
+            let owed = self.held.contains(offset) || self.timers.contains(offset);
+            if fold.is_owed(endpoint, *offset) != owed {
+                return Err(format!("of {offset} it is not known that owed is {owed}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares with the core's fold of the same records, and with one that
+    /// hears every fact once more.
+    pub(super) fn compare(&self, records: &[(u64, Bytes)]) -> Result<(), Broken> {
+        let mut fold = Fold::new(records.first().map_or(0, |(offset, _)| *offset));
+        let apply = |fold: &mut Fold, offset, value: &Bytes| {
+            fold.apply(offset, value)
+                .map(|_| ())
+                .map_err(|error| (Rule::FoldResumes, error.to_string()))
+        };
+        for (offset, value) in records {
+            apply(&mut fold, *offset, value)?;
+        }
+        let differs = |rule| move |found| (rule, found);
+        self.same(&fold).map_err(differs(Rule::FoldResumes))?;
+        let is_facts = |value: &&Bytes| RecordType::of(value) == Ok(RecordType::Progress);
+        let facts = records.iter().map(|(_, value)| value).filter(is_facts);
+        for (next, value) in (fold.next()..).zip(facts) {
+            apply(&mut fold, next, value)?;
+        }
+        self.same(&fold).map_err(differs(Rule::FactsCommute))
+    }
+}

@@ -1,0 +1,58 @@
+//! When a retry may be due: the published schedule, written down once more.
+
+use std::time::Duration;
+
+/// Standard Webhooks' table, the last gap shortened so that the last attempt
+/// lies within 72 hours; in seconds.
+const GAPS_S: [u64; 9] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 72_000];
+/// The last attempt is due this long before the deadline at the latest.
+const MARGIN_MS: u64 = 300_000;
+/// Attempts a schedule has.
+pub(super) const ATTEMPTS: u32 = 10;
+
+/// A retry and what it follows.
+#[derive(Debug)]
+pub(super) struct Due {
+    /// The attempt that failed.
+    pub(super) number: u32,
+    /// When it ended: then at the earliest, and then at the latest.
+    pub(super) end_ms: (u64, u64),
+    /// When the next is due.
+    pub(super) due_ms: u64,
+    /// The `Retry-After`.
+    pub(super) asked_ms: u64,
+    /// The delivery's.
+    pub(super) deadline_ms: u64,
+}
+
+impl Due {
+    /// Within 20 % of the schedule, never below it for the first two gaps; a
+    /// longer `Retry-After` wins with 10 % on top; nothing too near the
+    /// deadline.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let place = usize::try_from(self.number).unwrap_or(usize::MAX);
+        let Some(gap) = GAPS_S.get(place.wrapping_sub(1)) else {
+            return Err(format!("attempt {} has no successor", self.number));
+        };
+        let gap = gap * 1_000;
+        let least = if self.number <= 2 { gap } else { gap - gap / 5 };
+        let least = self.end_ms.0 + least.max(self.asked_ms);
+        let most = (gap + gap / 5).max(self.asked_ms + self.asked_ms / 10);
+        let most = self.end_ms.1 + most;
+        let last = self.deadline_ms - MARGIN_MS;
+        if (least.min(last)..=most.min(last)).contains(&self.due_ms) {
+            return Ok(());
+        }
+        Err(format!("{self:?}, expected {least}..={most}"))
+    }
+}
+
+/// The earliest moment something may be given up for its age.
+pub(super) fn expires_from(deadline_ms: u64) -> u64 {
+    deadline_ms.saturating_sub(MARGIN_MS)
+}
+
+/// A span as milliseconds.
+pub(super) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,129 @@
+//! Bugs put into a node on purpose, where it meets the core: each must be
+//! caught by the checker. The core itself carries none.
+
+/// A bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plant {
+    /// A record that was not appended closes its ticket.
+    CloseOnFailedAppend,
+    /// A ticket is closed when its record is sent, not when it is stored.
+    CloseBeforeAck,
+    /// The position after the newest record is committed.
+    CommitHighest,
+    /// A partition's last commit is sent again after it is gone.
+    CommitDeadEpoch,
+    /// Every other commit goes back a little.
+    CommitBackwards,
+    /// Commit metadata says that everything read is settled.
+    MetadataLies,
+    /// Of a lane partition everything read is committed, not what the snapshot
+    /// tells of.
+    LaneCommitHighest,
+    /// Tickets of an assignment that is gone close positions of the next.
+    StaleTickets,
+    /// A record that cannot be read is passed over.
+    SkipPoison,
+    /// Holes in the log are not told to the tracker.
+    GapsStall,
+    /// Ingest starts before the endpoints table is read.
+    RegistryLate,
+    /// Deliveries go to another tenant's endpoint.
+    OtherTenant,
+    /// An endpoint of the last deliveries matched is left out.
+    ForgetEndpoint,
+    /// An attempt is made twice.
+    SendTwice,
+    /// A retry has another `webhook-id`.
+    NewEventId,
+    /// A retry has another body.
+    NewBody,
+    /// The window of every endpoint is 256.
+    WideWindow,
+    /// Shards never hear of changed endpoints.
+    StaleRegistry,
+    /// Attempts are counted anew from each assignment on.
+    ResetAttempts,
+    /// A bounce counts as an attempt.
+    BounceCounts,
+    /// Lane deliveries are handed out an hour early.
+    EarlyRetries,
+    /// Lane deliveries are attempted after their deadline.
+    LateRetries,
+    /// Retry facts name half the time to wait.
+    ShortRetries,
+    /// Attempts begin before the owner has read its own claim.
+    BeforeClaim,
+    /// A failed attempt is told as done.
+    FailureIsDone,
+    /// A dead letter's fact is told before the letter is stored.
+    DeadBeforeAck,
+    /// Some reports to owners are lost.
+    DropReports,
+    /// Some ends of attempts are never told to the shard.
+    ForgetSlots,
+    /// Some records to append are lost.
+    LoseAppends,
+    /// A revoked partition is given back at once, whatever is open.
+    ReleaseEarly,
+    /// What was settled is handed out once more.
+    HandOutSettled,
+    /// A lane delivery's attempt skips a number.
+    SkipNumbers,
+    /// Lane deliveries go to the next endpoint.
+    OtherEndpoint,
+    /// A success is taken for a failure.
+    SuccessFails,
+    /// Dead letters say that the delivery was too old.
+    WrongCause,
+    /// A lane partition is read from its snapshot's own offset on, not from the
+    /// position that the snapshot tells of.
+    ResumeAtSnapshot,
+    /// The parts of a snapshot are passed over.
+    ForgetSnapshot,
+    /// A snapshot is committed before the log has acknowledged its parts.
+    CommitBeforeParts,
+}
+
+impl Plant {
+    /// All of them.
+    pub const ALL: [Self; 38] = [
+        Self::CloseOnFailedAppend,
+        Self::CloseBeforeAck,
+        Self::CommitHighest,
+        Self::CommitDeadEpoch,
+        Self::CommitBackwards,
+        Self::MetadataLies,
+        Self::LaneCommitHighest,
+        Self::StaleTickets,
+        Self::SkipPoison,
+        Self::GapsStall,
+        Self::RegistryLate,
+        Self::OtherTenant,
+        Self::ForgetEndpoint,
+        Self::SendTwice,
+        Self::NewEventId,
+        Self::NewBody,
+        Self::WideWindow,
+        Self::StaleRegistry,
+        Self::ResetAttempts,
+        Self::BounceCounts,
+        Self::EarlyRetries,
+        Self::LateRetries,
+        Self::ShortRetries,
+        Self::BeforeClaim,
+        Self::FailureIsDone,
+        Self::DeadBeforeAck,
+        Self::DropReports,
+        Self::ForgetSlots,
+        Self::LoseAppends,
+        Self::ReleaseEarly,
+        Self::HandOutSettled,
+        Self::SkipNumbers,
+        Self::OtherEndpoint,
+        Self::SuccessFails,
+        Self::WrongCause,
+        Self::ResumeAtSnapshot,
+        Self::ForgetSnapshot,
+        Self::CommitBeforeParts,
+    ];
+}
