@@ -109,6 +109,20 @@ pub enum ReportEnd {
     Cancelled,
 }
 
+impl Delivery {
+    /// One that waits for its attempt.
+    pub fn new(event: Arc<Event>, endpoint: EndpointIx, attempts: u32, ticket: Ticket) -> Self {
+        Self {
+            event,
+            endpoint,
+            attempts,
+            started: Timestamp::default(),
+            flight: Flight::default(),
+            ticket,
+        }
+    }
+}
+
 impl From<Ticket> for Closed {
     fn from(ticket: Ticket) -> Self {
         Self {

@@ -398,19 +398,17 @@ mod tests {
     fn delivery(offset: u64, bytes: usize) -> Delivery {
         let mut event = sample("evt", "acme", "a");
         event.body = vec![0; bytes].into();
-        Delivery {
-            event: event.into(),
-            endpoint: EndpointIx(0),
-            attempts: 0,
-            started: Timestamp::default(),
-            flight: Flight::default(),
-            ticket: Ticket {
+        Delivery::new(
+            event.into(),
+            EndpointIx(0),
+            0,
+            Ticket {
                 room: Room::Ingest,
                 slot: 0,
                 epoch: 0,
                 offset,
             },
-        }
+        )
     }
 
     #[test]

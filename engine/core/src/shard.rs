@@ -60,7 +60,7 @@ use panic::{Census, Panic, is_lost};
 use patience::{Hunger, Patience};
 use quota::Quota;
 use ring::Ring;
-pub use settle::dead_letter;
+pub use settle::{DEAD_CAUSES, dead_cause_name, dead_letter};
 
 /// What a shard wants done.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use posthaste_core::endpoint::Endpoint;
 use posthaste_core::event::{Event, JSON, Origin, SYSTEM_TENANT};
 use posthaste_core::id::event_id_from;
 use posthaste_core::lane::owner::{DisableReason, Notice, NoticeKind};
+use posthaste_core::shard::dead_cause_name;
 use posthaste_proto as proto;
 use serde_json::{Value, json};
 
@@ -85,9 +86,7 @@ fn told(kind: NoticeKind, delivery: Option<&proto::Deliver>) -> (&'static str, V
         NoticeKind::Exhausted {
             attempts, cause, ..
         } => {
-            let cause = proto::DeadCause::from(cause).as_str_name();
-            let cause = cause.trim_start_matches("DEAD_CAUSE_").to_ascii_lowercase();
-            let mut data = json!({ "attempts": attempts, "cause": cause });
+            let mut data = json!({ "attempts": attempts, "cause": dead_cause_name(cause.into()) });
             if let Some(delivery) = delivery {
                 data["event_id"] = delivery.event_id.clone().into();
                 data["event_type"] = delivery.event_type.clone().into();

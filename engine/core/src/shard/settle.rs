@@ -183,6 +183,22 @@ pub fn dead_letter(record: proto::Deliver, cause: GiveUpCause, now: Timestamp) -
     }
 }
 
+/// The causes of dead letters and their stable names.
+pub const DEAD_CAUSES: [(proto::DeadCause, &str); 6] = [
+    (proto::DeadCause::Exhausted, "exhausted"),
+    (proto::DeadCause::Expired, "expired"),
+    (proto::DeadCause::Poison, "poison"),
+    (proto::DeadCause::Oversize, "oversize"),
+    (proto::DeadCause::Gone, "gone"),
+    (proto::DeadCause::Rejected, "rejected"),
+];
+
+/// The stable name of a dead letter's cause.
+pub fn dead_cause_name(cause: proto::DeadCause) -> &'static str {
+    let named = DEAD_CAUSES.iter().find(|(known, _)| *known == cause);
+    named.map_or("unknown", |(_, name)| name)
+}
+
 impl From<GiveUpCause> for proto::DeadCause {
     fn from(cause: GiveUpCause) -> Self {
         match cause {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use posthaste_proto::Record as _;
 
 use super::*;
-use crate::delivery::{Flight, ReportEnd};
+use crate::delivery::ReportEnd;
 use crate::endpoint::sample as endpoint_sample;
 use crate::event::sample as event_sample;
 use crate::limits::{
@@ -54,19 +54,17 @@ fn delivery(endpoint: u32, offset: u64) -> Delivery {
 }
 
 fn from(room: Room, endpoint: u32, offset: u64) -> Delivery {
-    Delivery {
-        event: Arc::new(event_sample("evt", "acme", "a")),
-        endpoint: EndpointIx(endpoint),
-        attempts: 0,
-        started: Timestamp::default(),
-        flight: Flight::default(),
-        ticket: Ticket {
+    Delivery::new(
+        Arc::new(event_sample("evt", "acme", "a")),
+        EndpointIx(endpoint),
+        0,
+        Ticket {
             room,
             slot: 0,
             epoch: 1,
             offset,
         },
-    }
+    )
 }
 
 /// When the `n`-th of many attempts may begin: those before it have grown old.

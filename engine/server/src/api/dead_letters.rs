@@ -20,6 +20,7 @@ use posthaste_core::limits::{
 };
 use posthaste_core::registry::Registry;
 use posthaste_core::rng::Rng;
+use posthaste_core::shard::dead_cause_name;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
@@ -36,7 +37,7 @@ use crate::telemetry;
 mod filter;
 mod scan;
 
-use filter::{Filter, Wanted, cause_name};
+use filter::{Filter, Wanted};
 use scan::{Cursor, Letter, Scan};
 
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -317,7 +318,7 @@ fn read_limit(limit: usize, most: usize) -> Result<usize, Problem> {
 
 fn shown(letter: Letter) -> Shown {
     let dead = letter.dead;
-    let cause = cause_name(dead.cause());
+    let cause = dead_cause_name(dead.cause());
     let at = Timestamp::from_millis(dead.at_ms);
     Shown {
         partition: letter.partition,

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
-use posthaste_core::delivery::{Closed, Delivery, Flight, Room, Ticket};
+use posthaste_core::delivery::{Closed, Delivery, Room, Ticket};
 use posthaste_core::event::EventError;
 use posthaste_core::limits::{BURIALS_MAX, MAILBOX_BATCH};
 use posthaste_core::registry::{EndpointIx, Registry};
-use posthaste_core::time::Timestamp;
 use tokio::sync::mpsc;
 
 use super::decode::Decoder;
@@ -110,19 +109,17 @@ impl Router {
         let event = Arc::new(event);
         for &endpoint in &self.matched {
             let shard = usize::try_from(endpoint.0).unwrap_or(0) % self.outbox.len();
-            self.outbox[shard].push(Delivery {
-                event: Arc::clone(&event),
+            self.outbox[shard].push(Delivery::new(
+                Arc::clone(&event),
                 endpoint,
-                attempts: 0,
-                started: Timestamp::default(),
-                flight: Flight::default(),
-                ticket: Ticket {
+                0,
+                Ticket {
                     room: Room::Ingest,
                     slot,
                     epoch: source.epoch.0,
                     offset,
                 },
-            });
+            ));
         }
     }
 

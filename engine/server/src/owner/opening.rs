@@ -81,27 +81,27 @@ async fn fold(log: &dyn Log, tp: &TopicPartition, position: Offset) -> Result<Lo
 }
 
 async fn bounds(log: &dyn Log, tp: &TopicPartition) -> (Offset, Offset) {
-    let mut wait = FIRST_WAIT;
-    loop {
-        match log.bounds(tp).await {
-            Ok(bounds) => return bounds,
-            Err(error) => pause(tp, &error, &mut wait).await,
-        }
-    }
+    surely(tp, || log.bounds(tp)).await
 }
 
 async fn read(log: &dyn Log, tp: &TopicPartition, from: Offset) -> (Vec<Record>, Offset) {
-    let mut wait = FIRST_WAIT;
-    loop {
-        match log.read(tp, from, CHUNK_BYTES).await {
-            Ok(read) => return read,
-            Err(error) => pause(tp, &error, &mut wait).await,
-        }
-    }
+    surely(tp, || log.read(tp, from, CHUNK_BYTES)).await
 }
 
-async fn pause(tp: &TopicPartition, error: &LogError, wait: &mut Duration) {
-    tracing::warn!(%tp, %error, "cannot read the lane, trying again in {wait:?}");
-    tokio::time::sleep(*wait).await;
-    *wait = (*wait * 2).min(APPEND_WAIT_MAX);
+/// Asks the log until it answers.
+async fn surely<T, F>(tp: &TopicPartition, ask: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<T, LogError>>,
+{
+    let mut wait = FIRST_WAIT;
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => tracing::warn!(
+                %tp, %error, "cannot read the lane, trying again in {wait:?}"
+            ),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(APPEND_WAIT_MAX);
+    }
 }

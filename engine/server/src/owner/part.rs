@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use posthaste_core::delivery::{Delivery, Flight, Room, Ticket, event_of};
+use posthaste_core::delivery::{Delivery, Room, Ticket, event_of};
 use posthaste_core::lane::fold::{Change, Fact};
 use posthaste_core::lane::owner::{Action, Owner};
 use posthaste_core::lane::snapshot::Loaded;
@@ -210,19 +210,17 @@ impl Part {
         attempts: u32,
         record: &proto::Deliver,
     ) -> Delivery {
-        Delivery {
-            event: event_of(record).into(),
+        Delivery::new(
+            event_of(record).into(),
             endpoint,
             attempts,
-            started: Timestamp::default(),
-            flight: Flight::default(),
-            ticket: Ticket {
+            Ticket {
                 room: Room::Owner,
                 slot: self.tp.partition,
                 epoch: self.epoch.0,
                 offset,
             },
-        }
+        )
     }
 
     /// Nothing is out, nothing waits to be written, and a successor finds the

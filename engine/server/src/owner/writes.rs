@@ -19,7 +19,6 @@ use posthaste_core::retry::GiveUpCause;
 use posthaste_core::shard::dead_letter;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
-
 use tokio::sync::Semaphore;
 
 use super::opening;

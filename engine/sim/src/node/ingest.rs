@@ -5,12 +5,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use posthaste_core::delivery::{Closed, Delivery, Flight, Room, Ticket};
+use posthaste_core::delivery::{Closed, Delivery, Room, Ticket};
 use posthaste_core::event::Event;
 use posthaste_core::limits::{BURIALS_MAX, SOURCE_SPAN_MAX};
 use posthaste_core::offsets::Tracker;
 use posthaste_core::registry::EndpointIx;
-use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 
@@ -182,19 +181,17 @@ impl Node {
         source.tracker.seen(offset, count);
         let epoch = source.epoch;
         for &endpoint in &matched {
-            let delivery = Delivery {
-                event: Arc::clone(&event),
+            let delivery = Delivery::new(
+                Arc::clone(&event),
                 endpoint,
-                attempts: 0,
-                started: Timestamp::default(),
-                flight: Flight::default(),
-                ticket: Ticket {
+                0,
+                Ticket {
                     room: Room::Ingest,
                     slot: u32::try_from(slot).unwrap_or(u32::MAX),
                     epoch,
                     offset,
                 },
-            };
+            );
             let shard = self.shard_of(endpoint);
             self.desks[shard].hold(delivery);
         }

@@ -44,7 +44,7 @@ impl Owner {
         self.put(endpoint, line, wake.map(|at| at.max(soon)));
     }
 
-    fn owes(&self, endpoint: EndpointId) -> bool {
+    pub(super) fn owes(&self, endpoint: EndpointId) -> bool {
         self.fold.timers().count(endpoint) > 0 || self.fold.hold_of(endpoint).is_some()
     }
 

@@ -133,8 +133,7 @@ impl Owner {
             _ => (settings.gate.state, settings.gate.at),
         };
         let down = !line.breaker.is_closed();
-        let behind =
-            self.fold.timers().count(endpoint) > 0 || self.fold.hold_of(endpoint).is_some();
+        let behind = self.owes(endpoint);
         let held = down || (settings.fifo && is == GateState::Held && behind);
         let wanted = if held {
             GateState::Held

@@ -2,6 +2,7 @@
 
 use posthaste_core::id::EndpointId;
 use posthaste_core::lane::partition_of;
+use posthaste_core::shard::DEAD_CAUSES;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use serde::Deserialize;
@@ -13,16 +14,6 @@ use crate::config::{Topics, parse_duration, parse_rfc3339};
 /// Letters this much older than asked for are looked at: instances' clocks
 /// differ, and a letter is written some time after it is dated.
 const CLOCKS_APART: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// The causes and their names.
-const CAUSES: [(proto::DeadCause, &str); 6] = [
-    (proto::DeadCause::Exhausted, "exhausted"),
-    (proto::DeadCause::Expired, "expired"),
-    (proto::DeadCause::Poison, "poison"),
-    (proto::DeadCause::Oversize, "oversize"),
-    (proto::DeadCause::Gone, "gone"),
-    (proto::DeadCause::Rejected, "rejected"),
-];
 
 /// What a request says about them; what it does not say is not asked for.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
@@ -45,12 +36,6 @@ pub(super) struct Wanted {
     cause: Option<proto::DeadCause>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
-}
-
-/// The name of a cause.
-pub(super) fn cause_name(cause: proto::DeadCause) -> &'static str {
-    let named = CAUSES.iter().find(|(known, _)| *known == cause);
-    named.map_or("unknown", |(_, name)| name)
 }
 
 impl Filter {
@@ -90,9 +75,12 @@ fn find(api: &Api, tenant: Option<&str>, name: &str) -> Result<EndpointId, Probl
 }
 
 fn read_cause(name: &str) -> Result<proto::DeadCause, Problem> {
-    let found = CAUSES.iter().find(|(_, known)| *known == name);
+    let found = DEAD_CAUSES.iter().find(|(_, known)| *known == name);
     found.map(|(cause, _)| *cause).ok_or_else(|| {
-        let names: Vec<_> = CAUSES.iter().map(|(_, name)| format!("`{name}`")).collect();
+        let names: Vec<_> = DEAD_CAUSES
+            .iter()
+            .map(|(_, name)| format!("`{name}`"))
+            .collect();
         let (shown, wanted) = (name.escape_default(), names.join(", "));
         Problem::invalid("cause", format!("`{shown}`: expected one of {wanted}"))
     })
@@ -144,6 +132,8 @@ impl Wanted {
 
 #[cfg(test)]
 mod tests {
+    use posthaste_core::shard::dead_cause_name;
+
     use super::*;
 
     fn dead(tenant: &str, endpoint: u8, cause: proto::DeadCause, at_ms: u64) -> proto::Dead {
@@ -193,9 +183,9 @@ mod tests {
         assert_eq!(at("2h"), Ok(1_800_000_000_000 - 7_200_000));
         assert_eq!(at("1970-01-01T00:00:01Z"), Ok(1_000));
         assert!(at("yesterday").is_err_and(|said| said.contains("how long ago")));
-        for (cause, name) in CAUSES {
+        for (cause, name) in DEAD_CAUSES {
             assert_eq!(read_cause(name).ok(), Some(cause));
-            assert_eq!(cause_name(cause), name);
+            assert_eq!(dead_cause_name(cause), name);
         }
         assert!(read_cause("bored").is_err());
     }

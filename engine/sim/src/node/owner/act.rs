@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use posthaste_core::delivery::{Delivery, Flight, ReportEnd, Room, Ticket, event_of};
+use posthaste_core::delivery::{Delivery, ReportEnd, Room, Ticket, event_of};
 use posthaste_core::gate::GateState;
 use posthaste_core::id::EndpointId;
 use posthaste_core::lane::fold::Owed;
 use posthaste_core::lane::owner::{Action, DisableReason, NoticeKind};
 use posthaste_core::registry::{EndpointIx, gate_key, table_key};
 use posthaste_core::retry::GiveUpCause;
-use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 
@@ -246,19 +245,17 @@ impl Node {
         } else {
             endpoint
         };
-        let delivery = Delivery {
-            event: Arc::new(event_of(record)),
+        let delivery = Delivery::new(
+            Arc::new(event_of(record)),
             endpoint,
             attempts,
-            started: Timestamp::default(),
-            flight: Flight::default(),
-            ticket: Ticket {
+            Ticket {
                 room: Room::Owner,
                 slot: u32::try_from(partition).unwrap_or(u32::MAX),
                 epoch: part.epoch,
                 offset,
             },
-        };
+        );
         self.hand(delivery, out);
     }
 
