@@ -25,7 +25,7 @@ use super::{
     AppendError, GroupConsumer, Log, LogError, NewRecord, Offset, Record, Start, TopicDescription,
     TopicPartition, TopicSpec,
 };
-use fetch::Fetchers;
+use fetch::{Fetched, Fetchers};
 use producer::Producer;
 use topics::Topics;
 
@@ -124,6 +124,32 @@ impl KafkaLog {
         })
     }
 
+    /// Reads where no record follows, or only holes do.
+    async fn read_up_to_end(
+        &self,
+        tp: &TopicPartition,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<(Vec<Record>, Offset), LogError> {
+        let (start, end) = self.topics.bounds(tp).await?;
+        if from < start || from > end {
+            return Err(LogError::OutOfRange {
+                topic_partition: tp.clone(),
+                offset: from,
+                start,
+                end,
+            });
+        }
+        if from == end {
+            return Ok((Vec::new(), end));
+        }
+        let read = self.fetchers.read(tp.clone(), from, Some(end), bytes_max);
+        Ok(match read.await? {
+            Fetched::Records(records, next) => (records, next),
+            Fetched::Nothing => (Vec::new(), end),
+        })
+    }
+
     fn begin(&self, plan: member::Plan) -> Result<Box<dyn GroupConsumer>, LogError> {
         let consumer = member::begin(&self.settings, plan, &self.threads)?;
         Ok(Box::new(consumer))
@@ -168,19 +194,16 @@ impl Log for KafkaLog {
         bytes_max: usize,
     ) -> BoxFuture<'a, Result<(Vec<Record>, Offset), LogError>> {
         Box::pin(async move {
-            let (start, end) = self.topics.bounds(tp).await?;
-            if from < start || from > end {
-                return Err(LogError::OutOfRange {
-                    topic_partition: tp.clone(),
-                    offset: from,
-                    start,
-                    end,
-                });
+            self.topics.require(tp).await?;
+            // Where the log begins and ends matters only if nothing comes.
+            match self
+                .fetchers
+                .read(tp.clone(), from, None, bytes_max)
+                .await?
+            {
+                Fetched::Records(records, next) => Ok((records, next)),
+                Fetched::Nothing => self.read_up_to_end(tp, from, bytes_max).await,
             }
-            if from == end {
-                return Ok((Vec::new(), end));
-            }
-            self.fetchers.read(tp.clone(), from, end, bytes_max).await
         })
     }
 

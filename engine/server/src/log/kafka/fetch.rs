@@ -32,6 +32,14 @@ pub(super) struct Fetchers {
 
 type Fetcher = BaseConsumer<Context>;
 
+/// What a read came to.
+pub(super) enum Fetched {
+    /// Records, and where the next would stand.
+    Records(Vec<Record>, Offset),
+    /// No record there: the log's end, holes up to it, or outside of it.
+    Nothing,
+}
+
 impl Fetchers {
     pub(super) fn new(settings: Arc<KafkaSettings>) -> Self {
         Self {
@@ -41,14 +49,14 @@ impl Fetchers {
         }
     }
 
-    /// Reads from `from`, which lies before `end`, the log's end.
+    /// Reads from `from`, no further than `end` where that is given.
     pub(super) async fn read(
         self: &Arc<Self>,
         tp: TopicPartition,
         from: Offset,
-        end: Offset,
+        end: Option<Offset>,
         bytes_max: usize,
-    ) -> Result<(Vec<Record>, Offset), LogError> {
+    ) -> Result<Fetched, LogError> {
         let turn = self.turns.acquire().await;
         let this = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || {
@@ -85,9 +93,10 @@ fn read(
     fetcher: &Fetcher,
     tp: &TopicPartition,
     from: Offset,
-    end: Offset,
+    end: Option<Offset>,
     bytes_max: usize,
-) -> Result<(Vec<Record>, Offset), LogError> {
+) -> Result<Fetched, LogError> {
+    let end = end.unwrap_or(Offset::MAX);
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(
         &tp.topic,
@@ -113,8 +122,9 @@ fn read(
                 records.push(record);
             }
             // The end as it is now, at or beyond the one that was asked for;
-            // what lies between are holes.
-            Some(Err(KafkaError::PartitionEOF(_))) => next = end,
+            // what lies between are holes. Or there is no such place.
+            Some(Err(KafkaError::PartitionEOF(_))) => break,
+            Some(Err(error)) if is_outside(&error) => break,
             Some(Err(error)) if passes(&error) => {}
             Some(Err(error)) => return Err(failure(&error)),
             Some(Ok(_)) | None => {}
@@ -123,7 +133,19 @@ fn read(
             return Err(LogError::Unreachable(format!("no answer from {tp}")));
         }
     }
-    Ok((records, next))
+    Ok(if records.is_empty() {
+        Fetched::Nothing
+    } else {
+        Fetched::Records(records, next)
+    })
+}
+
+/// Whether the log has no such offset; a reader is never sent elsewhere.
+fn is_outside(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+    )
 }
 
 /// Whether librdkafka tries again by itself.

@@ -163,7 +163,8 @@ impl Topics {
         Ok(())
     }
 
-    async fn require(&self, tp: &TopicPartition) -> Result<(), LogError> {
+    /// The partition exists.
+    pub(super) async fn require(&self, tp: &TopicPartition) -> Result<(), LogError> {
         let topic = self.known(&tp.topic).await?;
         if tp.partition < topic.partitions {
             return Ok(());
