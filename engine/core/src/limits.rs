@@ -109,12 +109,12 @@ pub const PACE_PART_MIN: u32 = 2;
 /// An attempt is young for so long; older ones do not count against the pace.
 pub const PACE_YOUNG_MS: u64 = 100;
 /// The pace is judged so often.
-pub const PACE_EVERY_MS: u64 = 100;
+pub const PACE_EVERY: Duration = Duration::from_millis(100);
 /// Answers that take less than this on average are never late.
-pub const PACE_LATE_MS: u64 = 3;
+pub const PACE_LATE: Duration = Duration::from_millis(3);
 /// Answers that take more than this on average are the receivers' own time:
 /// nothing is concluded from them.
-pub const PACE_QUICK_MS: u64 = 25;
+pub const PACE_QUICK: Duration = Duration::from_millis(25);
 /// Bytes of lane and dead-letter records of one shard not yet acknowledged by
 /// the log. At the bound the shard starts no new attempt and takes in nothing
 /// that would have to be appended.

@@ -7,10 +7,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::base_rtt::BaseRtt;
 use crate::breaker::{Breaker, Sign};
 use crate::delivery::{Class, Delivery, Flight, Room};
 use crate::limits::{
-    COST_BYTES, FRESH_PER_OWED, PACE_QUICK_MS, QUEUE_BYTES_MAX, QUEUE_ITEMS_FAIR, QUEUE_ITEMS_MAX,
+    COST_BYTES, FRESH_PER_OWED, PACE_QUICK, QUEUE_BYTES_MAX, QUEUE_ITEMS_FAIR, QUEUE_ITEMS_MAX,
     QUEUE_WAIT_MAX, SLOW_MS, VERY_SLOW_MS,
 };
 use crate::outcome::Outcome;
@@ -40,6 +41,7 @@ pub struct Queue {
     answers_ms8: u32,
     /// The same of every attempt, answered or not; 0 while unknown.
     latency_ms8: u32,
+    pub(crate) base_rtt: BaseRtt,
     pub(crate) breaker: Breaker,
     pub(crate) window: Window,
     bucket: Bucket,
@@ -196,6 +198,7 @@ impl Queue {
         let took = now.since(delivery.started);
         if outcome.status.is_some() {
             self.answered(took);
+            self.base_rtt.answered(took, now);
         }
         self.took(took);
         let change = self.breaker.ended(delivery.flight.pass, sign, now, rng);
@@ -230,7 +233,7 @@ impl Queue {
 
     /// Whether its answers come within moments, as far as is known.
     pub fn is_quick(&self) -> bool {
-        u64::from(self.answers_ms8 / 8) < PACE_QUICK_MS
+        u128::from(self.answers_ms8 / 8) < PACE_QUICK.as_millis()
     }
 
     /// How long its attempts take.

@@ -269,14 +269,18 @@ impl Shard {
         let queue = queue_at(&mut self.queues, ix);
         queue.ended(&delivery, &outcome, most, suspect, now, &mut self.rng);
         queue.health.ended(lost, now);
+        let base = queue.base_rtt.lowest();
         if let Some(tenant) = queue.tenant {
             self.ring.ended(tenant);
         }
         let retry = delivery.ticket.room == Room::Owner;
         self.quota.end(delivery.flight.class, retry);
         self.in_flight -= 1;
-        self.pace
-            .end(delivery.started, outcome.status.is_some(), now);
+        self.pace.end(delivery.started, now);
+        if outcome.status.is_some() {
+            let took = now.since(delivery.started);
+            self.pace.answered(took, base, now);
+        }
         match delivery.ticket.room {
             // It was our own fault: as if it had not been made.
             Room::Ingest if suspect && lost => {

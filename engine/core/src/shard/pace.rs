@@ -2,25 +2,23 @@
 //!
 //! Receivers that answer within moments need few attempts at once: more of them
 //! only wait, in our own queues, on connections that grow cold. Slow ones need
-//! many. So the bound moves: while answers come at once but later than they
-//! could (Vegas' sign of a queue, Brakmo, O'Malley, Peterson 1994), it shrinks;
-//! otherwise it grows. Only young attempts count, so that whoever does not
-//! answer at all takes nothing from the others.
+//! many. So the bound moves: while answers come at once but later than each
+//! endpoint's own base (Vegas' sign of a queue, Brakmo, O'Malley, Peterson 1994),
+//! it shrinks; otherwise it grows. Only young attempts count, so that whoever
+//! does not answer at all takes nothing from the others.
+
+use std::time::Duration;
 
 use crate::limits::{
-    PACE_EVERY_MS, PACE_LATE_MS, PACE_MIN, PACE_PART_MIN, PACE_QUICK_MS, PACE_YOUNG_MS,
-    SHARD_IN_FLIGHT_MAX,
+    PACE_EVERY, PACE_LATE, PACE_MIN, PACE_PART_MIN, PACE_QUICK, PACE_YOUNG_MS, SHARD_IN_FLIGHT_MAX,
 };
 use crate::time::Timestamp;
 
 /// Milliseconds in one of the young attempts' age groups.
 const GROUP_MS: u64 = 10;
 const GROUPS: usize = 10;
-/// The best answer time is that of this many spans of [`BASE_SPAN_MS`].
-const BASE_SPANS: usize = 3;
-const BASE_SPAN_MS: u64 = 10_000;
 /// Answers without which nothing is concluded.
-const ANSWERS_MIN: u64 = 32;
+const ANSWERS_MIN: u32 = 32;
 
 const _: () = assert!(GROUP_MS * GROUPS as u64 == PACE_YOUNG_MS);
 
@@ -29,11 +27,11 @@ const _: () = assert!(GROUP_MS * GROUPS as u64 == PACE_YOUNG_MS);
 pub(super) struct Pace {
     limit: usize,
     young: Young,
-    /// Answers since `at`, and their time in all.
-    answers: u64,
-    took_ms: u64,
+    /// Answers since `at`, their time in all, and what it could have been.
+    answers: u32,
+    took: Duration,
+    base: Duration,
     at: Timestamp,
-    best: Best,
 }
 
 /// Attempts in flight by age, in groups of ten milliseconds.
@@ -45,25 +43,15 @@ struct Young {
     group: u64,
 }
 
-/// The lowest mean answer time of late, in microseconds.
-#[derive(Debug)]
-struct Best {
-    spans: [u64; BASE_SPANS],
-    at: Timestamp,
-}
-
 impl Default for Pace {
     fn default() -> Self {
         Self {
             limit: PACE_MIN,
             young: Young::default(),
             answers: 0,
-            took_ms: 0,
+            took: Duration::ZERO,
+            base: Duration::ZERO,
             at: Timestamp::default(),
-            best: Best {
-                spans: [u64::MAX; BASE_SPANS],
-                at: Timestamp::default(),
-            },
         }
     }
 }
@@ -97,15 +85,19 @@ impl Pace {
         self.young.add(now);
     }
 
-    /// One that began at `started` ends. `answered`: with a response.
-    pub(super) fn end(&mut self, started: Timestamp, answered: bool, now: Timestamp) {
+    /// One that began at `started` ends.
+    pub(super) fn end(&mut self, started: Timestamp, now: Timestamp) {
         self.young.advance(now);
         self.young.remove(started);
-        if answered {
-            self.answers += 1;
-            self.took_ms += millis(now.since(started).as_millis());
-        }
-        if millis(now.since(self.at).as_millis()) >= PACE_EVERY_MS {
+    }
+
+    /// … with an answer, of an endpoint that answers in this time when nothing
+    /// waits. One of which that is not known is taken to be in time.
+    pub(super) fn answered(&mut self, took: Duration, base: Option<Duration>, now: Timestamp) {
+        self.answers += 1;
+        self.took += took;
+        self.base += base.unwrap_or(took);
+        if now.since(self.at) >= PACE_EVERY {
             self.conclude(now);
         }
     }
@@ -116,15 +108,14 @@ impl Pace {
             return;
         }
         // Times are whole milliseconds, cut off: half a one is missing.
-        let mean_us = self.took_ms * 1_000 / self.answers + 500;
-        (self.answers, self.took_ms) = (0, 0);
-        let best_us = self.best.of(mean_us, now);
-        let late_us = (best_us + best_us / 4).max(PACE_LATE_MS * 1_000);
-        let queues = mean_us > late_us && mean_us < PACE_QUICK_MS * 1_000;
-        self.limit = if queues {
+        let mean = |sum: Duration| sum / self.answers + Duration::from_micros(500);
+        let (took, base) = (mean(self.took), mean(self.base));
+        (self.answers, self.took, self.base) = (0, Duration::ZERO, Duration::ZERO);
+        let late = (base + base / 4).max(PACE_LATE);
+        self.limit = if took > late && took < PACE_QUICK {
             // By the measure of lateness, at most by half.
-            let kept = u64::try_from(self.limit).unwrap_or(u64::MAX) * late_us / mean_us;
-            usize::try_from(kept).unwrap_or(0).max(self.limit / 2)
+            let kept = self.limit * whole_us(late) / whole_us(took);
+            kept.max(self.limit / 2)
         } else {
             self.limit + self.limit / 2
         };
@@ -165,19 +156,6 @@ impl Young {
     }
 }
 
-impl Best {
-    /// The best after this mean.
-    fn of(&mut self, mean_us: u64, now: Timestamp) -> u64 {
-        if millis(now.since(self.at).as_millis()) >= BASE_SPAN_MS {
-            self.spans.rotate_right(1);
-            self.spans[0] = u64::MAX;
-            self.at = now;
-        }
-        self.spans[0] = self.spans[0].min(mean_us);
-        self.spans.iter().copied().min().unwrap_or(mean_us)
-    }
-}
-
 fn group(at: Timestamp) -> u64 {
     at.as_millis() / GROUP_MS
 }
@@ -186,13 +164,14 @@ fn place(group: u64) -> usize {
     usize::try_from(group % GROUPS as u64).unwrap_or(0)
 }
 
-fn millis(millis: u128) -> u64 {
-    u64::try_from(millis).unwrap_or(u64::MAX)
+fn whole_us(time: Duration) -> usize {
+    usize::try_from(time.as_micros()).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base_rtt::BaseRtt;
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_millis(1_000_000 + millis)
@@ -201,12 +180,15 @@ mod tests {
     /// Runs receivers that answer after `takes(in flight)` milliseconds, with
     /// as many attempts as the bound allows. Answers the bound in the end.
     fn settles(takes: impl Fn(usize) -> u64) -> usize {
-        let mut pace = Pace::default();
+        let (mut pace, mut base) = (Pace::default(), BaseRtt::default());
         let mut ends: std::collections::BTreeMap<u64, Vec<u64>> = Default::default();
         let mut in_flight = 0;
         for ms in 0..20_000 {
             for started in ends.remove(&ms).unwrap_or_default() {
-                pace.end(at(started), true, at(ms));
+                let took = Duration::from_millis(ms - started);
+                pace.end(at(started), at(ms));
+                base.answered(took, at(ms));
+                pace.answered(took, base.lowest(), at(ms));
                 in_flight -= 1;
             }
             while in_flight < SHARD_IN_FLIGHT_MAX && pace.has_room(at(ms)) {
@@ -242,8 +224,25 @@ mod tests {
         assert!(pace.has_room(at(PACE_YOUNG_MS)));
         // Their late ends make no second room.
         pace.begin(at(PACE_YOUNG_MS));
-        (0..PACE_MIN).for_each(|_| pace.end(at(0), false, at(PACE_YOUNG_MS + 1)));
+        (0..PACE_MIN).for_each(|_| pace.end(at(0), at(PACE_YOUNG_MS + 1)));
         assert_eq!(pace.young.total, 1);
+    }
+
+    #[test]
+    fn endpoints_of_other_speeds_do_not_look_like_a_queue() {
+        let (mut pace, ms) = (Pace::default(), Duration::from_millis);
+        for second in 0..10_u64 {
+            for _ in 0..100 {
+                pace.answered(ms(1), Some(ms(1)), at(second * 1_000));
+                pace.answered(ms(20), Some(ms(20)), at(second * 1_000));
+            }
+        }
+        assert_eq!(pace.limit, SHARD_IN_FLIGHT_MAX);
+        // Late by their own measure they are one.
+        for second in 10..20_u64 {
+            (0..100).for_each(|_| pace.answered(ms(10), Some(ms(1)), at(second * 1_000)));
+        }
+        assert_eq!(pace.limit, PACE_MIN);
     }
 
     #[test]
@@ -264,7 +263,7 @@ mod tests {
     fn an_end_makes_room() {
         let mut pace = Pace::default();
         (0..PACE_MIN).for_each(|_| pace.begin(at(0)));
-        pace.end(at(0), true, at(2));
+        pace.end(at(0), at(2));
         assert!(pace.has_room(at(2)));
     }
 
@@ -273,7 +272,7 @@ mod tests {
         let mut pace = Pace::default();
         (0..PACE_MIN).for_each(|_| pace.begin(at(50)));
         assert!(pace.has_room(at(20)));
-        pace.end(at(50), true, at(20));
+        pace.end(at(50), at(20));
         assert_eq!(pace.young.total, 0);
     }
 }

@@ -17,7 +17,7 @@ const fn layer(module: &'static str, may_use: &'static [&'static str]) -> Layer 
 }
 
 /// From the ground up: a module may use only what stands above it here.
-const CORE: [Layer; 23] = [
+const CORE: [Layer; 24] = [
     // Numbers, words and bounds, for everybody.
     layer("limits", &[]),
     layer("rng", &[]),
@@ -38,6 +38,7 @@ const CORE: [Layer; 23] = [
     // Mechanisms that know no delivery.
     layer("timers", &["id", "limits", "time"]),
     layer("offsets", &["limits"]),
+    layer("base_rtt", &["time"]),
     layer("rate", &["limits", "rng", "time"]),
     // What an attempt came to says whether its receiver is well, how much it can
     // take, and when to try again.
@@ -55,7 +56,7 @@ const CORE: [Layer; 23] = [
     layer(
         "queue",
         &[
-            "breaker", "delivery", "limits", "outcome", "rate", "rng", "time", "window",
+            "base_rtt", "breaker", "delivery", "limits", "outcome", "rate", "rng", "time", "window",
         ],
     ),
     // A shard looks endpoints up and decides about the first attempt itself.
