@@ -135,7 +135,7 @@ pub const APPEND_BATCH_BYTES: usize = 1024 * 1024;
 /// Attempt records written at once.
 pub const AUDIT_BATCH: usize = 256;
 /// Batches of attempt records waiting; past it they are dropped and counted.
-pub const AUDIT_BATCHES_MAX: usize = 16;
+pub const AUDIT_BATCHES_MAX: usize = 64;
 
 /// Attempts in flight to one endpoint unless it says otherwise.
 pub const IN_FLIGHT_DEFAULT: u32 = 10;
@@ -299,8 +299,10 @@ pub const COMMIT_SPAN_MAX: u64 = 1 << 24;
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// … or when this many wait.
 pub const PROGRESS_ENTRIES_MAX: usize = 500;
-/// Deliveries of one endpoint an owner hands to its shard at once.
-pub const OWNER_OUTSTANDING_MAX: usize = 64;
+/// Deliveries of one endpoint an owner hands to its shard at once: so many, or
+/// twice what the endpoint may have in flight where that is more, so that its
+/// shard never waits for the owner.
+pub const OWNER_OUTSTANDING: usize = 64;
 /// Timers of one lane partition. Past it the owner moves further ones behind
 /// the lane's end, where they are held.
 pub const TIMERS_MAX: usize = 50_000;
@@ -310,7 +312,9 @@ pub const TIMERS_PER_ENDPOINT_MAX: usize = 10_000;
 pub const MOVES_MAX: usize = 64;
 /// Held deliveries of one endpoint an owner works on at once. At the bound it
 /// reads no further.
-pub const PAGE_MAX: usize = 1_024;
+pub const PAGE_MAX: usize = 2_048;
+/// With fewer read and not yet handed out it reads on.
+pub const PAGE_LOW: usize = 512;
 /// Offsets of the lane read at once for what one endpoint holds.
 pub const PAGE_SPAN_MAX: u64 = 16 * 1_024;
 /// Reads of one lane partition at once, out of turn; others wait for that.
@@ -368,12 +372,16 @@ const _: () = {
     assert!(SHARD_SLOW_MAX < SHARD_IN_FLIGHT_MAX && SHARD_RETRIES_MAX < SHARD_IN_FLIGHT_MAX);
     assert!(PANIC_LEAVE_PERCENT < PANIC_ENTER_PERCENT && PANIC_IN_FLIGHT_MAX > 0);
     assert!(PACE_MIN <= SHARD_IN_FLIGHT_MAX);
-    assert!(PACE_LATE_MS < PACE_QUICK_MS);
+    assert!(PACE_LATE.as_millis() < PACE_QUICK.as_millis());
     assert!(QUEUE_ITEMS_FAIR <= QUEUE_ITEMS_MAX);
     assert!(QUEUE_ITEMS_MAX <= SHARD_QUEUED_MAX);
     assert!(QUEUE_BYTES_MAX >= BODY_BYTES_MAX);
-    assert!(OWNER_OUTSTANDING_MAX <= QUEUE_ITEMS_MAX);
-    assert!(OWNER_OUTSTANDING_MAX < PAGE_MAX && HOLD_TAKEN_MAX < PAGE_MAX);
+    // What an owner hands over has room in an empty shard: a half in flight, the
+    // other in the queue.
+    assert!(OWNER_OUTSTANDING <= QUEUE_ITEMS_MAX);
+    assert!(IN_FLIGHT_MAX as usize <= QUEUE_ITEMS_MAX);
+    assert!(OWNER_OUTSTANDING <= PAGE_LOW && 2 * IN_FLIGHT_MAX as usize <= PAGE_LOW);
+    assert!(2 * PAGE_LOW <= PAGE_MAX && HOLD_TAKEN_MAX < PAGE_MAX);
     assert!(TIMERS_PER_ENDPOINT_MAX <= TIMERS_MAX);
     assert!(DEAD_RANGE_MIN <= PAGE_MAX);
     // A run is two numbers of at most ten bytes.

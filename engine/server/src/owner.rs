@@ -13,7 +13,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
 use posthaste_core::delivery::{Delivery, Report, ReportEnd};
-use posthaste_core::limits::{COMMIT_EVERY, OWNER_BODY_BYTES_MAX, PROGRESS_EVERY};
+use posthaste_core::limits::{
+    COMMIT_EVERY, OWNER_BODY_BYTES_MAX, PROGRESS_ENTRIES_MAX, PROGRESS_EVERY,
+};
 use posthaste_core::registry::Registry;
 use posthaste_core::retry::Policies;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -26,13 +28,15 @@ use crate::log::{CommitError, Epoch, GroupConsumer, GroupEvent, Log, LogError};
 use crate::telemetry::OwnerMetrics;
 
 mod act;
+mod bodies;
 mod opening;
 mod part;
 #[cfg(test)]
 mod tests;
 mod writes;
 
-use part::{Batch, Budget, Part};
+use bodies::Budget;
+use part::{Batch, Part};
 use writes::{Done, OPENINGS_MAX, Place, Writer, Writing, Written};
 
 /// How often what is due is handed out.
@@ -213,6 +217,7 @@ impl OwnerRoom {
                 let part = Part::new(tp, epoch);
                 self.writes
                     .push(self.writer.open(part.place(), position, metadata));
+                self.drop_part_of(part.tp.partition);
                 self.parts.insert(part.tp.partition, part);
             }
             GroupEvent::Batch {
@@ -274,9 +279,13 @@ impl OwnerRoom {
     }
 
     fn drop_part(&mut self, place: Place) {
-        if self.live(place).is_some()
-            && let Some(part) = self.parts.remove(&place.partition)
-        {
+        if self.live(place).is_some() {
+            self.drop_part_of(place.partition);
+        }
+    }
+
+    fn drop_part_of(&mut self, partition: u32) {
+        if let Some(part) = self.parts.remove(&partition) {
             part.release(&mut self.bodies);
         }
     }
@@ -298,6 +307,7 @@ impl OwnerRoom {
             owner.report(offset, end, now, &mut actions);
         }
         self.act(place, actions);
+        self.write_facts(place, PROGRESS_ENTRIES_MAX);
     }
 
     fn written(&mut self, Written { place, done }: Written) -> Result<(), LogError> {
@@ -320,6 +330,7 @@ impl OwnerRoom {
                 if let Some(part) = self.live(place) {
                     part.writing = false;
                 }
+                self.write_facts(place, PROGRESS_ENTRIES_MAX);
             }
             Done::Told => {}
             done => {
@@ -382,12 +393,21 @@ impl OwnerRoom {
     }
 
     fn flush_facts(&mut self) {
-        for part in self.parts.values_mut().filter(|part| !part.writing) {
-            let place = part.place();
-            if let Some(progress) = part.owner().and_then(|owner| owner.take_facts()) {
-                part.writing = true;
-                self.writes.push(self.writer.facts(place, progress));
-            }
+        for place in self.parts.values().map(Part::place).collect::<Vec<_>>() {
+            self.write_facts(place, 1);
+        }
+    }
+
+    /// Writes facts, if at least so many wait and none are on their way: they are
+    /// read in the order they are told.
+    fn write_facts(&mut self, place: Place, least: usize) {
+        let Some(part) = self.live(place).filter(|part| !part.writing) else {
+            return;
+        };
+        let waiting = part.owner().filter(|owner| owner.facts_waiting() >= least);
+        if let Some(progress) = waiting.and_then(|owner| owner.take_facts()) {
+            part.writing = true;
+            self.writes.push(self.writer.facts(place, progress));
         }
     }
 

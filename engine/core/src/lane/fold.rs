@@ -47,8 +47,9 @@ pub enum Fact {
     Retry(u64, Owed),
     /// The fold knew as much already.
     Absorbed(u64),
-    /// Nothing of the endpoint is held any longer below this offset.
-    Passed(u64, EndpointId),
+    /// Nothing of the endpoint is held any longer below this offset, so many for
+    /// this reason alone.
+    Passed(u64, EndpointId, u64),
 }
 
 /// What a `Deliver` record says to the fold.
@@ -193,7 +194,7 @@ impl Fold {
             }
             Kind::Passed => match held_by {
                 Some(endpoint) if self.pass(endpoint, offset, entry.count) => {
-                    Fact::Passed(offset, endpoint)
+                    Fact::Passed(offset, endpoint, entry.count)
                 }
                 _ => Fact::Absorbed(offset),
             },

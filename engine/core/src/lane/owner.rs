@@ -11,10 +11,10 @@
 //! folded every fact of its predecessors. What it handed out stands in an
 //! overlay until the fact about it is read back, so that nothing is handed out
 //! twice. What it refuses to do: hand out more of one endpoint than
-//! [`OWNER_OUTSTANDING_MAX`], dead letters being written included, anything
+//! [`Settings::outstanding`], dead letters being written included, anything
 //! before it is due, or anything but a probe to an endpoint that is down.
 //!
-//! [`OWNER_OUTSTANDING_MAX`]: crate::limits::OWNER_OUTSTANDING_MAX
+//! [`Settings::outstanding`]: super::settings::Settings::outstanding
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

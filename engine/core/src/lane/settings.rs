@@ -3,6 +3,7 @@
 use crate::delivery::rules_of;
 use crate::gate::Gate;
 use crate::id::EndpointId;
+use crate::limits::OWNER_OUTSTANDING;
 use crate::registry::Registry;
 use crate::retry::{Policies, Rules};
 
@@ -29,8 +30,18 @@ pub struct Settings {
     pub ordered: bool,
     /// After an outage the backlog goes before first attempts.
     pub fifo: bool,
+    /// Attempts at once.
+    pub in_flight: u32,
     /// What is published of its gate.
     pub gate: Gate,
+}
+
+impl Settings {
+    /// How many of its deliveries its shard has at once.
+    pub fn outstanding(&self) -> usize {
+        let twice = usize::try_from(self.in_flight).unwrap_or(0) * 2;
+        twice.max(OWNER_OUTSTANDING)
+    }
 }
 
 /// Where settings are looked up.
@@ -56,6 +67,7 @@ impl Endpoints for Registry {
                 standing: Standing::Unknown,
                 ordered: false,
                 fifo: false,
+                in_flight: 1,
                 gate: Gate::OPEN,
             };
         };
@@ -68,6 +80,7 @@ impl Endpoints for Registry {
             },
             ordered: found.is_some_and(|found| found.ordered),
             fifo: found.is_some_and(|found| found.fifo || found.ordered),
+            in_flight: found.map_or(1, |found| found.max_in_flight),
             gate: self.gate(ix).clone(),
         }
     }

@@ -26,7 +26,7 @@ impl OwnerRoom {
     /// Does one thing, or says what is to be written for it.
     fn write_for(&mut self, place: Place, action: Action) -> Option<Writing> {
         let part = self.parts.get_mut(&place.partition)?;
-        let known = |offset: u64| part.bodies.get(&offset).cloned();
+        let known = |offset: u64| part.bodies.get(offset).cloned();
         Some(match action {
             Action::Dispatch { offset, owed } => match known(offset) {
                 Some(record) => {

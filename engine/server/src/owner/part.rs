@@ -1,7 +1,6 @@
 //! One owned lane partition: the core's state machine, once its state is read,
 //! and the bodies it keeps at hand.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use posthaste_core::delivery::{Delivery, Room, Ticket, event_of};
@@ -13,9 +12,10 @@ use posthaste_core::retry::Policies;
 use posthaste_core::rng::Rng;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
-use posthaste_proto::{Record as _, RecordError};
+use posthaste_proto::RecordError;
 use tokio::time::Instant;
 
+use super::bodies::{Bodies, Budget};
 use super::writes::Place;
 use crate::clock::random_seed;
 use crate::log::{Epoch, LogError, Offset, Record, RevokeToken, TopicPartition};
@@ -25,8 +25,7 @@ pub(super) struct Part {
     pub(super) tp: TopicPartition,
     pub(super) epoch: Epoch,
     stage: Stage,
-    /// Records of deliveries that wait, as far as the budget goes.
-    pub(super) bodies: BTreeMap<Offset, proto::Deliver>,
+    pub(super) bodies: Bodies,
     /// What is to be committed, until it is.
     pub(super) commit: Option<Commit>,
     /// Facts are on their way to the log.
@@ -54,33 +53,6 @@ pub(super) struct Commit {
     pub(super) under_way: bool,
 }
 
-/// Bytes of bodies all partitions may keep.
-pub(super) struct Budget {
-    left: usize,
-}
-
-impl Budget {
-    pub(super) fn new(bytes: usize) -> Self {
-        Self { left: bytes }
-    }
-
-    fn take(&mut self, bytes: usize) -> bool {
-        let fits = bytes <= self.left;
-        if fits {
-            self.left -= bytes;
-        }
-        fits
-    }
-
-    fn give(&mut self, bytes: usize) {
-        self.left += bytes;
-    }
-}
-
-fn charge(record: &proto::Deliver) -> usize {
-    record.body.len() + 512
-}
-
 impl Batch {
     pub(super) fn size(&self) -> usize {
         self.records.iter().map(Record::size).sum()
@@ -93,7 +65,7 @@ impl Part {
             tp,
             epoch,
             stage: Stage::Opening(Vec::new()),
-            bodies: BTreeMap::new(),
+            bodies: Bodies::default(),
             commit: None,
             writing: false,
             revoking: None,
@@ -156,13 +128,19 @@ impl Part {
                 .record(record.offset, &record.value, now)
                 .map_err(|error| stuck(&self.tp, record.offset, &error))?;
             match change {
-                Change::Owed(_) => keep(&mut self.bodies, &record, budget),
+                Change::Owed(_) => self.bodies.keep(&record, budget),
+                Change::Held(head) if owner.has_read(head.owed.endpoint, record.offset) => {
+                    self.bodies.keep(&record, budget);
+                }
                 Change::Facts(facts) => {
                     for fact in facts {
-                        if let Fact::Settled(offset, _) = fact
-                            && let Some(body) = self.bodies.remove(&offset)
-                        {
-                            budget.give(charge(&body));
+                        match fact {
+                            Fact::Settled(offset, _) => self.bodies.remove(offset, budget),
+                            Fact::Passed(to, endpoint, 1..) => {
+                                let owed = |offset| owner.fold().is_owed(endpoint, offset);
+                                self.bodies.pass(to, endpoint, owed, budget);
+                            }
+                            _ => {}
                         }
                     }
                 }
@@ -191,15 +169,15 @@ impl Part {
         let mut wanted = wanted.into_iter().peekable();
         for record in records {
             if wanted.next_if_eq(&record.offset).is_some() {
-                keep(&mut self.bodies, record, budget);
+                self.bodies.keep(record, budget);
             }
         }
         actions
     }
 
     /// Gives its bodies' bytes back.
-    pub(super) fn release(self, budget: &mut Budget) {
-        budget.give(self.bodies.values().map(charge).sum());
+    pub(super) fn release(mut self, budget: &mut Budget) {
+        self.bodies.clear(budget);
     }
 
     /// The delivery of a record, with a ticket back to this partition.
@@ -231,15 +209,6 @@ impl Part {
             Stage::Open(owner) => owner,
         };
         owner.is_drained() && !self.writing && owner.is_saved() && self.commit.is_none()
-    }
-}
-
-fn keep(bodies: &mut BTreeMap<Offset, proto::Deliver>, record: &Record, budget: &mut Budget) {
-    if let Ok(deliver) = proto::Deliver::from_value(&record.value)
-        && budget.take(charge(&deliver))
-        && let Some(before) = bodies.insert(record.offset, deliver)
-    {
-        budget.give(charge(&before));
     }
 }
 

@@ -176,7 +176,12 @@ impl Node {
             };
             match owner.record(record.offset, value, now) {
                 Ok(Change::Owed(_)) => part.keep(record.offset, value, &mut left),
-                Ok(Change::Held(_)) => out.check.seen.note(Seen::Held),
+                Ok(Change::Held(head)) => {
+                    out.check.seen.note(Seen::Held);
+                    if owner.has_read(head.owed.endpoint, record.offset) {
+                        part.keep(record.offset, value, &mut left);
+                    }
+                }
                 Ok(Change::Facts(facts)) => {
                     for fact in facts {
                         if let Fact::Settled(offset, _) = fact {

@@ -235,7 +235,7 @@ fn a_held_delivery_is_settled_retried_or_passed() {
     assert_eq!(copy, Fact::Settled(3, E), "its copy waits for its time");
     assert_eq!(
         read(&mut state, held(Kind::Passed, 4, 0, 0)),
-        Fact::Passed(4, E)
+        Fact::Passed(4, E, 0)
     );
     assert_eq!(
         read(&mut state, held(Kind::Passed, 3, 0, 0)),

@@ -15,7 +15,7 @@ use crate::retry::{Decision, GiveUpCause};
 use crate::time::Timestamp;
 
 /// How long a line waits after its shard had no room for it.
-const BOUNCE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+const BOUNCE_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
 
 impl Owner {
     /// A delivery that was handed out came back.

@@ -79,7 +79,7 @@ impl Owner {
                     self.touch(out.owed.endpoint);
                 }
             }
-            Fact::Passed(_, endpoint) => {
+            Fact::Passed(_, endpoint, _) => {
                 let hold = self.fold.hold_of(endpoint);
                 if let Some(line) = self.lines.get_mut(&endpoint) {
                     line.page.follow(hold);

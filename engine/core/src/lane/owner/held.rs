@@ -6,9 +6,7 @@ use posthaste_proto::RecordType;
 use super::line::Line;
 use super::{Action, Head, Owner};
 use crate::id::EndpointId;
-use crate::limits::{
-    DEAD_RANGE_MIN, HOLD_TAKEN_MAX, OWNER_OUTSTANDING_MAX, PAGE_MAX, PAGE_SPAN_MAX, READS_MAX,
-};
+use crate::limits::{DEAD_RANGE_MIN, HOLD_TAKEN_MAX, PAGE_LOW, PAGE_MAX, PAGE_SPAN_MAX, READS_MAX};
 use crate::time::Timestamp;
 
 impl Owner {
@@ -32,6 +30,13 @@ impl Owner {
             page.insert(offset, *head);
             page.scanned = offset + 1;
         }
+    }
+
+    /// Whether a held delivery was read for its line: its turn comes soon, and its
+    /// body is worth keeping.
+    pub fn has_read(&self, endpoint: EndpointId, offset: u64) -> bool {
+        let line = self.lines.get(&endpoint);
+        line.is_some_and(|line| line.page.open.contains(&offset))
     }
 
     /// What was read of the lane for an endpoint: records from the place that
@@ -101,9 +106,9 @@ impl Owner {
             .hold_of(endpoint)
             .map_or(0, |hold| hold.taken.len());
         // One that is out for long must not let others pile up behind it.
-        let has_room = page.open.len() + OWNER_OUTSTANDING_MAX <= PAGE_MAX && taken < PAGE_MAX;
+        let has_room = page.open.len() + PAGE_LOW <= PAGE_MAX && taken < PAGE_MAX;
         let idle = page.reading.is_none() && !page.queued;
-        if !page.behind || !idle || !has_room || page.items.len() >= OWNER_OUTSTANDING_MAX {
+        if !page.behind || !idle || !has_room || page.items.len() >= PAGE_LOW {
             return;
         }
         let hold = self.fold.hold_of(endpoint);
@@ -160,6 +165,10 @@ impl Owner {
         let Some(hold) = self.fold.hold_of(endpoint) else {
             return;
         };
+        let expired = |(_, head): &&(u64, Head)| now >= head.owed.deadline;
+        if page.items.front().filter(expired).is_none() {
+            return;
+        }
         page.items.retain(|(offset, _)| hold.contains(*offset));
         let Some(&(first, _)) = page.items.front() else {
             return;
@@ -168,7 +177,6 @@ impl Owner {
         if line.expiring.is_some() || page.open.first() != Some(&first) {
             return;
         }
-        let expired = |(_, head): &&(u64, Head)| now >= head.owed.deadline;
         let count = page.items.iter().take_while(expired).count();
         let contiguous = page.open.iter().zip(&page.items);
         let count = contiguous

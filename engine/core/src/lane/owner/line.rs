@@ -18,6 +18,8 @@ use crate::time::Timestamp;
 pub(super) struct Line {
     /// Handed out, or its dead letter being written.
     pub(super) out: usize,
+    /// … of at most so many.
+    pub(super) most: usize,
     /// Being moved.
     pub(super) moving: usize,
     pub(super) page: Page,

@@ -10,9 +10,7 @@ use crate::breaker::Pass;
 use crate::gate::GateState;
 use crate::id::EndpointId;
 use crate::lane::settings::Settings;
-use crate::limits::{
-    EXPIRE_EVERY, MOVES_MAX, OWNER_OUTSTANDING_MAX, PAGE_MAX, TIMERS_MAX, TIMERS_PER_ENDPOINT_MAX,
-};
+use crate::limits::{EXPIRE_EVERY, MOVES_MAX, PAGE_MAX, TIMERS_MAX, TIMERS_PER_ENDPOINT_MAX};
 use crate::retry::GiveUpCause;
 use crate::time::Timestamp;
 
@@ -56,6 +54,7 @@ impl Owner {
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) -> Option<Timestamp> {
+        line.most = settings.outstanding();
         match settings.standing {
             // One of which even the tombstone is gone is told by its deadlines.
             Standing::Unknown => {
@@ -91,7 +90,7 @@ impl Owner {
     /// When a line that is not barred has something to do that nothing else will
     /// remind it of.
     fn next_turn(&self, endpoint: EndpointId, line: &Line, now: Timestamp) -> Option<Timestamp> {
-        if line.out >= OWNER_OUTSTANDING_MAX {
+        if line.out >= line.most {
             return None;
         }
         if line.breaker.refuses(now) {
@@ -120,7 +119,7 @@ impl Owner {
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) {
-        while line.out < OWNER_OUTSTANDING_MAX {
+        while line.out < line.most {
             if line.breaker.refuses(now) && !line.probe {
                 break;
             }
@@ -240,7 +239,7 @@ impl Owner {
         };
         let timers = self.fold.timers().count(first.owed.endpoint);
         let crowded = timers + PAGE_MAX > TIMERS_PER_ENDPOINT_MAX;
-        if crowded || !line.page.behind || line.page.items.len() < OWNER_OUTSTANDING_MAX {
+        if crowded || !line.page.behind || line.page.items.len() < line.most {
             return;
         }
         // Without a key of its own nothing can pass it anyhow.
@@ -300,7 +299,7 @@ impl Owner {
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) {
-        let room = OWNER_OUTSTANDING_MAX.saturating_sub(line.out);
+        let room = line.most.saturating_sub(line.out);
         let waiting = self.fold.timers().waiting(endpoint);
         let expired: Vec<_> = waiting
             .filter(|(offset, owed)| now >= owed.deadline && !self.overlay.contains_key(offset))
@@ -314,7 +313,7 @@ impl Owner {
     }
 
     fn expire_items(&mut self, line: &mut Line, now: Timestamp, actions: &mut Vec<Action>) {
-        while line.out < OWNER_OUTSTANDING_MAX
+        while line.out < line.most
             && line
                 .page
                 .items

@@ -7,7 +7,7 @@ use crate::delivery::ReportEnd;
 use crate::endpoint::sample;
 use crate::gate::GateState;
 use crate::lane::settings::Settings;
-use crate::limits::OWNER_OUTSTANDING_MAX;
+use crate::limits::OWNER_OUTSTANDING;
 use crate::outcome::Cause;
 use crate::registry::{Table, table_key};
 use proto::progress::Kind;
@@ -65,6 +65,7 @@ const ACTIVE: Settings = Settings {
     standing: Standing::Active,
     ordered: false,
     fifo: false,
+    in_flight: 1,
     gate: Gate::OPEN,
 };
 
@@ -416,14 +417,14 @@ fn a_delivery_is_given_up_when_gone_exhausted_or_too_old() {
 }
 
 #[test]
-fn a_bounced_delivery_comes_round_after_a_second() {
+fn a_bounced_delivery_comes_round_soon() {
     let mut lane = Lane::ready(vec![deliver(1, 1, 1, NEVER)]);
     assert_eq!(dispatched(&lane.tick(START)), [0]);
     assert!(lane.report(0, ReportEnd::Bounced, START).is_empty());
     assert_eq!(lane.owner.facts_waiting(), 0, "no attempt was made");
-    assert_eq!(lane.owner.next_due(), Some(later(1_000)));
-    assert!(lane.tick(later(999)).is_empty());
-    assert_eq!(dispatched(&lane.tick(later(1_000))), [0]);
+    assert_eq!(lane.owner.next_due(), Some(later(100)));
+    assert!(lane.tick(later(99)).is_empty());
+    assert_eq!(dispatched(&lane.tick(later(100))), [0]);
 }
 
 #[test]
@@ -442,12 +443,12 @@ fn a_cancelled_delivery_is_settled() {
 
 #[test]
 fn one_endpoint_has_no_more_out_than_allowed_and_others_do_not_wait_for_it() {
-    let count = u64::try_from(OWNER_OUTSTANDING_MAX).unwrap() + 3;
+    let count = u64::try_from(OWNER_OUTSTANDING).unwrap() + 3;
     let mut records: Vec<_> = (0..count).map(|n| deliver(n, 1, 1, NEVER)).collect();
     records.push(deliver(count, 2, 1, NEVER));
     let mut lane = Lane::ready(records);
     let out = dispatched(&lane.tick(START));
-    assert_eq!(out.len(), OWNER_OUTSTANDING_MAX + 1);
+    assert_eq!(out.len(), OWNER_OUTSTANDING + 1);
     assert_eq!(out.last(), Some(&count));
     assert_eq!(dispatched(&lane.attempted(5, 200, START)), [count - 3]);
     let bounced = lane.report(6, ReportEnd::Bounced, START);
@@ -457,9 +458,9 @@ fn one_endpoint_has_no_more_out_than_allowed_and_others_do_not_wait_for_it() {
 
 #[test]
 fn dead_letters_are_written_a_bounded_number_at_a_time() {
-    let most = u64::try_from(OWNER_OUTSTANDING_MAX).unwrap();
+    let most = u64::try_from(OWNER_OUTSTANDING).unwrap();
     let mut lane = Lane::ready((0..most + 2).map(|n| deliver(n, 1, 1, START)).collect());
-    assert_eq!(buried(&lane.tick(START)).len(), OWNER_OUTSTANDING_MAX);
+    assert_eq!(buried(&lane.tick(START)).len(), OWNER_OUTSTANDING);
     assert!(lane.tick(later(10_000)).is_empty());
     lane.owner.buried(0);
     assert_eq!(lane.owner.next_due(), Some(Timestamp::default()));
@@ -507,9 +508,9 @@ fn facts_leave_in_bounded_batches() {
 
 #[test]
 fn what_another_owner_put_off_while_it_stood_in_line_is_not_early() {
-    let most = u64::try_from(OWNER_OUTSTANDING_MAX).unwrap();
+    let most = u64::try_from(OWNER_OUTSTANDING).unwrap();
     let mut lane = Lane::ready((0..=most).map(|n| deliver(n, 1, 1, NEVER)).collect());
-    assert_eq!(dispatched(&lane.tick(START)).len(), OWNER_OUTSTANDING_MAX);
+    assert_eq!(dispatched(&lane.tick(START)).len(), OWNER_OUTSTANDING);
     lane.append(fact(0, Kind::Retry, most, 1, later(5_000)));
     assert!(
         lane.attempted(0, 200, START).is_empty(),

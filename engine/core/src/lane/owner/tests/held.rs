@@ -23,7 +23,7 @@ fn many(count: usize, endpoint: u8) -> Vec<Bytes> {
 fn a_backlog_is_read_and_handed_out_bit_by_bit() {
     let mut lane = Lane::ready(many(3_000, 1));
     let mut out = dispatched(&lane.tick(START));
-    assert_eq!(out.len(), OWNER_OUTSTANDING_MAX);
+    assert_eq!(out.len(), OWNER_OUTSTANDING);
     let mut done = Vec::new();
     while done.len() < 3_000 {
         if let Some(offset) = out.pop() {
@@ -34,7 +34,7 @@ fn a_backlog_is_read_and_handed_out_bit_by_bit() {
             lane.flush();
             out.extend(dispatched(&lane.tick(START)));
             let line = &lane.owner.lines[&id(1)];
-            assert!(line.out <= OWNER_OUTSTANDING_MAX && line.page.open.len() <= PAGE_MAX);
+            assert!(line.out <= OWNER_OUTSTANDING && line.page.open.len() <= PAGE_MAX);
             let taken = lane
                 .owner
                 .fold()

@@ -54,6 +54,7 @@ impl Endpoints for Mixed {
         Settings {
             ordered: endpoint == id(ORDERED),
             fifo: endpoint != id(0),
+            in_flight: 1,
             ..ACTIVE
         }
     }

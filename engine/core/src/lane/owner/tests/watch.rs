@@ -168,7 +168,7 @@ fn attempts_that_failed_elsewhere_count_unless_they_say_nothing() {
 #[test]
 fn retry_after_pauses_the_endpoint() {
     let mut lane = Lane::ready((0..70).map(|n| deliver(n, 1, 0, NEVER)).collect());
-    assert_eq!(dispatched(&lane.tick(START)).len(), OWNER_OUTSTANDING_MAX);
+    assert_eq!(dispatched(&lane.tick(START)).len(), OWNER_OUTSTANDING);
     let asked = Outcome::response(503, Some("100"), START);
     assert!(
         lane.report(0, ReportEnd::Attempted(asked), START)
@@ -255,7 +255,7 @@ fn command(number: u8, kind: proto::command::Kind, offsets: &[u64]) -> Bytes {
 fn a_cancelled_delivery_does_not_go_out_and_what_is_out_comes_to_nothing() {
     let mut lane = Lane::ready((0..70).map(|n| deliver(n, 1, 0, NEVER)).collect());
     lane.append(deliver(70, 1, later(9_000).as_millis(), NEVER));
-    assert_eq!(dispatched(&lane.tick(START)).len(), OWNER_OUTSTANDING_MAX);
+    assert_eq!(dispatched(&lane.tick(START)).len(), OWNER_OUTSTANDING);
     lane.append(command(1, proto::command::Kind::Cancel, &[]));
     assert!(lane.owner.fold().is_empty());
     assert!(lane.attempted(0, 500, START).is_empty());
