@@ -1,6 +1,5 @@
 //! Fills a Kafka topic: large batches, idempotent, acknowledged by all replicas.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,9 +13,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 
-use crate::Pace;
 use crate::progress::Progress;
 use crate::workload::Workload;
+use crate::{Run, Sent};
 
 /// Time for the broker to answer about the topic.
 const BROKER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -86,27 +85,26 @@ impl ProducerContext for Counting {
     }
 }
 
-/// Writes the events of `numbers` and waits for every acknowledgement. The
-/// client retries by itself without writing twice, so the answer is 0.
+/// Writes the events and waits for every acknowledgement. The client retries by
+/// itself without writing twice, so none is sent again.
 ///
 /// # Errors
 /// There is no such topic, or the broker did not acknowledge an event.
-pub(crate) fn fill(
-    brokers: &str,
-    topic: &Topic,
-    workload: &Workload,
-    numbers: Range<u64>,
-    pace: Pace,
-    progress: &Progress,
-) -> anyhow::Result<u64> {
+pub(crate) fn fill(brokers: &str, topic: &Topic, run: &Run<'_>) -> anyhow::Result<Sent> {
+    let Run {
+        workload,
+        numbers,
+        progress,
+        ..
+    } = run;
     let acks = Arc::new(Acks::default());
     let producer = producer(brokers, topic, &acks)?;
     let partitions = partitions(brokers, topic, &producer)?;
-    let total = numbers.end - numbers.start;
-    let mut body = String::new();
+    let pace = run.pace();
+    let (mut body, mut events) = (String::new(), 0);
     for n in numbers.clone() {
-        pace.wait_for(n - numbers.start);
-        if acks.failed.load(Ordering::Relaxed) > 0 {
+        pace.wait_for(events);
+        if run.is_over() || acks.failed.load(Ordering::Relaxed) > 0 {
             break;
         }
         workload.body_into(n, &mut body);
@@ -122,10 +120,11 @@ pub(crate) fn fill(
             Spread::Key => record.key(&key),
         };
         send(&producer, record)?;
+        events += 1;
         progress.set(acks.acknowledged.load(Ordering::Relaxed));
     }
-    acks.wait_for(total, progress)?;
-    Ok(0)
+    acks.wait_for(events, progress)?;
+    Ok(Sent { events, retried: 0 })
 }
 
 fn producer(

@@ -2,7 +2,10 @@
 //! canonical workload, and registers its endpoints.
 
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
@@ -63,6 +66,9 @@ struct Fill {
     /// Events a second; as fast as possible without.
     #[arg(long, value_name = "R", value_parser = rate, default_value = "0")]
     rate: Rate,
+    /// End early, as if `--events` were reached, once standard input closes.
+    #[arg(long)]
+    until_stdin_closes: bool,
     /// Kafka brokers, as host:port,...
     #[arg(
         long,
@@ -106,40 +112,77 @@ fn main() -> ExitCode {
 
 fn fill(fill: &Fill) -> anyhow::Result<serde_json::Value> {
     let workload = fill.workload.clone().checked()?;
-    let numbers = fill.from..fill.from.saturating_add(fill.events);
-    let progress = Progress::new(fill.events);
-    let start = Instant::now();
-    let pace = Pace {
-        start,
+    let run = Run {
+        workload: &workload,
+        numbers: fill.from..fill.from.saturating_add(fill.events),
         rate: fill.rate.0,
+        over: Arc::default(),
+        progress: Progress::new(fill.events),
     };
-    let retried = progress.shown_while(|| match (&fill.bootstrap, &fill.http) {
-        (Some(brokers), _) => {
-            kafka::fill(brokers, &fill.topic, &workload, numbers, pace, &progress)
-        }
-        (None, Some(server)) => {
-            let lanes = fill.connections;
-            publish::fill(server, lanes, &workload, numbers, pace, &progress)
-        }
-        (None, None) => Err(anyhow::anyhow!("expected --bootstrap or --http")),
-    })?;
+    if fill.until_stdin_closes {
+        let over = Arc::clone(&run.over);
+        std::thread::spawn(move || {
+            // Unreadable is as good as closed.
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            over.store(true, Ordering::Relaxed);
+        });
+    }
+    let start = Instant::now();
+    let sent = run
+        .progress
+        .shown_while(|| match (&fill.bootstrap, &fill.http) {
+            (Some(brokers), _) => kafka::fill(brokers, &fill.topic, &run),
+            (None, Some(server)) => publish::fill(server, fill.connections, &run),
+            (None, None) => Err(anyhow::anyhow!("expected --bootstrap or --http")),
+        })?;
     let seconds = start.elapsed().as_secs_f64();
     let body_bytes = u64::try_from(workload.body_bytes).unwrap_or(u64::MAX);
     Ok(json!({
         "run": workload.run,
         "from": fill.from,
-        "events": fill.events,
+        "events": sent.events,
         "seconds": seconds,
-        "bytes": fill.events.saturating_mul(body_bytes),
-        "retried": retried,
+        "bytes": sent.events.saturating_mul(body_bytes),
+        "retried": sent.retried,
     }))
 }
 
-/// When an event may be sent, counted from the start.
+/// What is to be sent.
+pub(crate) struct Run<'a> {
+    pub(crate) workload: &'a Workload,
+    pub(crate) numbers: Range<u64>,
+    rate: Option<NonZeroU64>,
+    over: Arc<AtomicBool>,
+    pub(crate) progress: Progress,
+}
+
+/// What was sent, and acknowledged.
+pub(crate) struct Sent {
+    pub(crate) events: u64,
+    /// How often one was sent again.
+    pub(crate) retried: u64,
+}
+
+/// When an event may be sent, counted from when the sender was ready.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     start: Instant,
     rate: Option<NonZeroU64>,
+}
+
+impl Run<'_> {
+    /// Whether no further event is wanted.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// The sender is ready.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace {
+            start: Instant::now(),
+            rate: self.rate,
+        }
+    }
 }
 
 impl Pace {

@@ -5,17 +5,14 @@
 //! the same id until the server takes it. The server may then hold it twice:
 //! the summary's `retried` bounds how often.
 
-use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 
-use crate::Pace;
 use crate::http::{Client, Server};
-use crate::progress::Progress;
-use crate::workload::Workload;
+use crate::{Pace, Run, Sent};
 
 /// How long one event is tried.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,34 +21,23 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 struct Work<'a> {
     server: &'a Server,
-    workload: &'a Workload,
-    numbers: Range<u64>,
+    run: &'a Run<'a>,
     pace: Pace,
-    progress: &'a Progress,
     next: AtomicU64,
     retried: AtomicU64,
     stop: AtomicBool,
 }
 
-/// Sends the events of `numbers`; answers how often one was sent again.
+/// Sends the events.
 ///
 /// # Errors
 /// The server refused an event, or did not take one within a minute.
-pub(crate) fn fill(
-    server: &Server,
-    connections: u16,
-    workload: &Workload,
-    numbers: Range<u64>,
-    pace: Pace,
-    progress: &Progress,
-) -> anyhow::Result<u64> {
+pub(crate) fn fill(server: &Server, connections: u16, run: &Run<'_>) -> anyhow::Result<Sent> {
     let work = Work {
         server,
-        workload,
-        next: AtomicU64::new(numbers.start),
-        numbers,
-        pace,
-        progress,
+        run,
+        pace: run.pace(),
+        next: AtomicU64::new(run.numbers.start),
         retried: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     };
@@ -69,7 +55,11 @@ pub(crate) fn fill(
         }
     });
     match failure.into_inner() {
-        Ok(None) => Ok(work.retried.into_inner()),
+        Ok(None) => Ok(Sent {
+            // Every number that was taken was sent.
+            events: work.next.into_inner().min(run.numbers.end) - run.numbers.start,
+            retried: work.retried.into_inner(),
+        }),
         Ok(Some(error)) => Err(error),
         Err(_) => Err(anyhow!("a connection's thread panicked")),
     }
@@ -78,23 +68,30 @@ pub(crate) fn fill(
 impl Work<'_> {
     fn lane(&self) -> anyhow::Result<()> {
         let mut client = Client::new(self.server);
-        let path = format!("/v1/tenants/{}/events", self.workload.tenant);
+        let Run {
+            workload,
+            numbers,
+            progress,
+            ..
+        } = self.run;
+        let path = format!("/v1/tenants/{}/events", workload.tenant);
         let mut body = String::new();
-        while !self.stop.load(Ordering::Relaxed) {
+        while !self.stop.load(Ordering::Relaxed) && !self.run.is_over() {
             let n = self.next.fetch_add(1, Ordering::Relaxed);
-            if n >= self.numbers.end {
+            if n >= numbers.end {
                 break;
             }
-            self.pace.wait_for(n - self.numbers.start);
-            self.workload.body_into(n, &mut body);
+            self.pace.wait_for(n - numbers.start);
+            workload.body_into(n, &mut body);
             self.send(&mut client, &path, n, body.as_bytes())?;
-            self.progress.step();
+            progress.step();
         }
         Ok(())
     }
 
     fn send(&self, client: &mut Client<'_>, path: &str, n: u64, body: &[u8]) -> anyhow::Result<()> {
-        let (id, event_type) = (self.workload.id(n), self.workload.event_type(n));
+        let workload = self.run.workload;
+        let (id, event_type) = (workload.id(n), workload.event_type(n));
         let headers = [("webhook-id", &*id), ("webhook-type", &*event_type)];
         let start = Instant::now();
         loop {

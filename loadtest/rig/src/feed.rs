@@ -33,6 +33,15 @@ pub struct Workload {
 /// A fill that runs beside everything else.
 pub struct Filling(Child);
 
+/// What a fill came to.
+#[derive(Debug, Clone, Copy)]
+pub struct Filled {
+    /// Events sent and acknowledged.
+    pub events: u64,
+    /// How many were sent again because their first answer was lost.
+    pub retried: u64,
+}
+
 impl Default for Workload {
     /// The canonical one.
     fn default() -> Self {
@@ -75,6 +84,20 @@ impl Feed {
         events: u64,
         rate: u64,
     ) -> anyhow::Result<Filling> {
+        let mut fill = self.command(setup, from, events, rate);
+        Ok(Filling(fill.stdout(Stdio::piped()).spawn()?))
+    }
+
+    /// Starts sending `rate` events a second from the first on, until
+    /// [`Filling::end`].
+    pub fn flow(&self, setup: &Setup, rate: u64) -> anyhow::Result<Filling> {
+        let mut flow = self.command(setup, 0, u64::from(u32::MAX), rate);
+        flow.arg("--until-stdin-closes");
+        let flow = flow.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Ok(Filling(flow.spawn()?))
+    }
+
+    fn command(&self, setup: &Setup, from: u64, events: u64, rate: u64) -> Command {
         let mut fill = Command::new(&self.program);
         fill.args(["--run", "rig", "--from", &from.to_string()]);
         fill.args(["--events", &events.to_string(), "--rate", &rate.to_string()]);
@@ -91,14 +114,19 @@ impl Feed {
                 fill.args(["--http", &format!("http://{}", setup.api)]);
             }
         }
-        Ok(Filling(fill.stdout(Stdio::piped()).spawn()?))
+        fill
     }
 }
 
 impl Filling {
-    /// Waits until every event is acknowledged. Answers how many were sent
-    /// again because their first answer was lost.
-    pub fn finish(mut self) -> anyhow::Result<u64> {
+    /// Has it send no more, then [finishes](Self::finish).
+    pub fn end(mut self) -> anyhow::Result<Filled> {
+        drop(self.0.stdin.take());
+        self.finish()
+    }
+
+    /// Waits until every event is acknowledged.
+    pub fn finish(mut self) -> anyhow::Result<Filled> {
         let mut said = String::new();
         let mut stdout = self.0.stdout.take().context("the feed's output")?;
         std::io::Read::read_to_string(&mut stdout, &mut said)?;
@@ -107,7 +135,11 @@ impl Filling {
             bail!("the feed ended with {status}");
         }
         let said: Value = serde_json::from_str(&said)?;
-        Ok(said["retried"].as_u64().unwrap_or_default())
+        let of = |name: &str| said[name].as_u64().unwrap_or_default();
+        Ok(Filled {
+            events: of("events"),
+            retried: of("retried"),
+        })
     }
 
     /// Whether it still sends.

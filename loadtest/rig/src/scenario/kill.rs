@@ -51,7 +51,7 @@ pub fn run(rig: &Rig, events: u64, rate: u64, kills: u32) -> anyhow::Result<Outc
         );
     }
     eprintln!();
-    let retried = filling.finish()?;
+    let retried = filling.finish()?.retried;
     let report = scene.sink.wait_for(events, 0, LAST_WAIT)?;
     engine.stop()?;
     let outcome = Outcome {

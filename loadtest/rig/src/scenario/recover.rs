@@ -5,14 +5,13 @@
 //! The others are another tenant's, and have a sink of their own: each side is
 //! one workload, which a sink can judge.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
 use super::{OWED, Rig, Scene, registered};
-use crate::engine::{Engine, Setup, Shape, patiently};
+use crate::engine::{Engine, Shape, patiently};
 use crate::feed::{Feed, Workload};
 use crate::sink::{Latency, Sink};
 
@@ -41,9 +40,8 @@ const ANSWER_MS: u64 = 20;
 const ANSWER: &str = "delay:20";
 /// How long the others are watched while nothing else happens.
 const LIVE_SPAN: Duration = Duration::from_secs(10);
-/// The others are fed in parts so long, in seconds, so that it is known what
-/// was sent.
-const LIVE_PART: u64 = 2;
+/// Events flow once they take no longer than this.
+const FLOWS_MS: u64 = 100;
 /// Longest time without any progress.
 const STALL_WAIT: Duration = Duration::from_secs(180);
 /// Deliveries that waited for their endpoint, where the engine tells.
@@ -58,15 +56,6 @@ pub struct Recovery {
     pub held_rate: u64,
     /// Events a second for all others together.
     pub live_rate: u64,
-}
-
-/// How another run of events goes on until it is told to end.
-struct LiveFeed<'a> {
-    feed: &'a Feed,
-    setup: &'a Setup,
-    rate: u64,
-    ends: AtomicBool,
-    sent: AtomicU64,
 }
 
 /// What was measured, phase by phase.
@@ -110,23 +99,9 @@ pub fn run(rig: &Rig, recovery: Recovery) -> anyhow::Result<Value> {
     let engines = [engine];
     registered(&engines, LIVE.endpoints + DOWN.endpoints)?;
     let [engine] = engines;
-    let live = LiveFeed {
-        feed: &scene.feed,
-        setup: &scene.setup,
-        rate: recovery.live_rate,
-        ends: AtomicBool::new(false),
-        sent: AtomicU64::new(0),
-    };
-    let measured = std::thread::scope(|scope| {
-        let feeding = scope.spawn(|| live.run());
-        let measured = phases(&scene, &engine, &down, &down_feed, recovery);
-        live.ends.store(true, Ordering::Relaxed);
-        let fed = feeding.join();
-        let measured = measured?;
-        fed.map_err(|_| anyhow::anyhow!("the live feed panicked"))??;
-        Ok::<_, anyhow::Error>(measured)
-    })?;
-    let sent = live.sent.load(Ordering::Relaxed);
+    let live = scene.feed.flow(&scene.setup, recovery.live_rate)?;
+    let measured = phases(&scene, &engine, &down, &down_feed, recovery)?;
+    let sent = live.end().context("live events")?.events;
     let others = scene.sink.wait_for(sent, 0, STALL_WAIT)?;
     engine.stop()?;
     let held = down.report(recovery.held)?;
@@ -154,8 +129,11 @@ fn phases(
 ) -> anyhow::Result<Measured> {
     let mut measured = Measured::default();
     // The first connections are not what is measured.
-    std::thread::sleep(Duration::from_secs(2));
-    scene.sink.take_latency()?;
+    patiently(STALL_WAIT, "live events flow", || {
+        std::thread::sleep(Duration::from_secs(1));
+        let latency = scene.sink.take_latency()?;
+        Ok((latency.count > 0 && latency.max_ms <= FLOWS_MS).then_some(()))
+    })?;
     std::thread::sleep(LIVE_SPAN);
     measured.alone = scene.sink.take_latency()?;
     measured.rss_before = engine.rss_bytes()?;
@@ -250,19 +228,6 @@ fn drain(down: &Sink, wanted: u64) -> anyhow::Result<Drain> {
         }
         eprint!("\r{unique} of {wanted} came   ");
         std::thread::sleep(Duration::from_millis(200));
-    }
-}
-
-impl LiveFeed<'_> {
-    fn run(&self) -> anyhow::Result<()> {
-        while !self.ends.load(Ordering::Relaxed) {
-            let from = self.sent.load(Ordering::Relaxed);
-            let events = self.rate * LIVE_PART;
-            let part = self.feed.fill(self.setup, from, events, self.rate)?;
-            part.finish().context("live events")?;
-            self.sent.fetch_add(events, Ordering::Relaxed);
-        }
-        Ok(())
     }
 }
 
