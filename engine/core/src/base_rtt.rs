@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 /// Answers to a mean: of fewer, the lowest would be a matter of luck.
 const ANSWERS: u32 = 128;
 /// The lowest is that of this many spans …
-const SPANS: usize = 3;
+const SPANS: u8 = 3;
 /// … of this length or of one mean, whichever is longer.
 const SPAN: Duration = Duration::from_secs(10);
 
@@ -18,7 +18,7 @@ const SPAN: Duration = Duration::from_secs(10);
 pub struct BaseRtt {
     answers: u32,
     took_ms: u64,
-    spans: [Option<Duration>; SPANS],
+    spans: [Option<Duration>; SPANS as usize],
     at: Timestamp,
 }
 
@@ -32,7 +32,11 @@ impl BaseRtt {
         }
         let mean = Duration::from_millis(self.took_ms) / ANSWERS;
         (self.answers, self.took_ms) = (0, 0);
-        if now.since(self.at) >= SPAN {
+        let age = now.since(self.at);
+        if age >= SPAN * u32::from(SPANS) {
+            self.spans = [None; SPANS as usize];
+        }
+        if age >= SPAN {
             self.spans.rotate_right(1);
             self.spans[0] = None;
             self.at = now;
@@ -67,6 +71,8 @@ mod tests {
         assert_eq!(answers(&mut base, 30, 11), Some(5));
         assert_eq!(answers(&mut base, 30, 21), Some(5));
         assert_eq!(answers(&mut base, 30, 31), Some(30));
+        // What was before a long silence says nothing.
+        assert_eq!(answers(&mut base, 50, 99), Some(50));
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub struct Delivery {
 pub struct Flight {
     pub(crate) pass: Pass,
     pub(crate) class: Class,
+    /// Whether its endpoint answers at once: only then it counts for the pace.
+    pub(crate) prompt: bool,
 }
 
 /// How long an endpoint's attempts take.

@@ -11,8 +11,8 @@ use crate::base_rtt::BaseRtt;
 use crate::breaker::{Breaker, Sign};
 use crate::delivery::{Class, Delivery, Flight, Room};
 use crate::limits::{
-    COST_BYTES, FRESH_PER_OWED, PACE_QUICK, QUEUE_BYTES_MAX, QUEUE_ITEMS_FAIR, QUEUE_ITEMS_MAX,
-    QUEUE_WAIT_MAX, SLOW_MS, VERY_SLOW_MS,
+    COST_BYTES, FRESH_PER_OWED, PACE_LATE, PACE_QUICK, QUEUE_BYTES_MAX, QUEUE_ITEMS_FAIR,
+    QUEUE_ITEMS_MAX, QUEUE_WAIT_MAX, SLOW_MS, VERY_SLOW_MS,
 };
 use crate::outcome::Outcome;
 use crate::rate::{Bucket, Pause};
@@ -156,6 +156,7 @@ impl Queue {
         next.flight = Flight {
             pass,
             class: self.class(),
+            prompt: self.is_prompt(),
         };
         self.in_flight += 1;
         self.bucket.take(limits.rate);
@@ -192,13 +193,15 @@ impl Queue {
         } else {
             (Load::of(outcome), Sign::of(outcome))
         };
+        if load == Load::Served {
+            self.base_rtt.answered(now.since(delivery.started), now);
+        }
         self.window
             .ended(load, self.in_flight, most, delivery.started, now);
         self.finish(delivery.ticket.room);
         let took = now.since(delivery.started);
         if outcome.status.is_some() {
             self.answered(took);
-            self.base_rtt.answered(took, now);
         }
         self.took(took);
         let change = self.breaker.ended(delivery.flight.pass, sign, now, rng);
@@ -231,9 +234,13 @@ impl Queue {
         };
     }
 
-    /// Whether its answers come within moments, as far as is known.
-    pub fn is_quick(&self) -> bool {
-        u128::from(self.answers_ms8 / 8) < PACE_QUICK.as_millis()
+    /// Whether it answers at once when nothing waits, as far as is known: then its
+    /// answers are late only if they wait on our side.
+    pub(crate) fn is_prompt(&self) -> bool {
+        match self.base_rtt.lowest() {
+            Some(base) => base < PACE_LATE,
+            None => u128::from(self.answers_ms8 / 8) < PACE_QUICK.as_millis(),
+        }
     }
 
     /// How long its attempts take.

@@ -276,10 +276,12 @@ impl Shard {
         let retry = delivery.ticket.room == Room::Owner;
         self.quota.end(delivery.flight.class, retry);
         self.in_flight -= 1;
-        self.pace.end(delivery.started, now);
-        if outcome.status.is_some() {
-            let took = now.since(delivery.started);
-            self.pace.answered(took, base, now);
+        if delivery.flight.prompt {
+            self.pace.end(delivery.started, now);
+            if outcome.verdict == Verdict::Delivered {
+                let took = now.since(delivery.started);
+                self.pace.answered(took, base, now);
+            }
         }
         match delivery.ticket.room {
             // It was our own fault: as if it had not been made.
@@ -430,15 +432,15 @@ impl Shard {
     }
 
     /// What an endpoint may have at once and a second; `None` when it takes no
-    /// deliveries. One that answers within moments has its part of the pace.
+    /// deliveries. One that answers at once has its part of the pace.
     fn limits(&self, ix: EndpointIx) -> Option<Limits> {
         let endpoint = self.registry.endpoint(ix).filter(|e| !e.disabled)?;
         let place = usize::try_from(ix.0).ok()?;
         let queue = self.queues.get(place).and_then(Option::as_ref);
-        let quick = queue.is_none_or(|queue| queue.is_quick());
+        let prompt = queue.is_none_or(|queue| queue.is_prompt());
         let (in_flight, rate) = (endpoint.max_in_flight, endpoint.rate_per_second);
         Some(Limits {
-            in_flight: if quick {
+            in_flight: if prompt {
                 self.pace.part_of(in_flight)
             } else {
                 in_flight

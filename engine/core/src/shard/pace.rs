@@ -2,10 +2,10 @@
 //!
 //! Receivers that answer within moments need few attempts at once: more of them
 //! only wait, in our own queues, on connections that grow cold. Slow ones need
-//! many. So the bound moves: while answers come at once but later than each
-//! endpoint's own base (Vegas' sign of a queue, Brakmo, O'Malley, Peterson 1994),
-//! it shrinks; otherwise it grows. Only young attempts count, so that whoever
-//! does not answer at all takes nothing from the others.
+//! many. So only those that answer at once count here, and the bound moves: while
+//! they answer later than each did at its best (Vegas' sign of a queue, Brakmo,
+//! O'Malley, Peterson 1994), it shrinks; otherwise it grows. Only young attempts
+//! count, so that whoever does not answer at all takes nothing from the others.
 
 use std::time::Duration;
 

@@ -98,7 +98,9 @@ impl Shard {
         let debt = queue.debt;
         self.ring.began(tenant, debt + 1);
         self.quota.begin(delivery.flight.class, room == Room::Owner);
-        self.pace.begin(now);
+        if delivery.flight.prompt {
+            self.pace.begin(now);
+        }
         self.in_flight += 1;
         self.left(&delivery);
         actions.push(Action::Send(delivery));
