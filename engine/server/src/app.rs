@@ -115,12 +115,15 @@ impl App {
         tracing::info!("stopping");
         self.stop.cancel();
         let rooms = std::mem::take(&mut self.rooms);
+        let (waits_for, at) = watch::channel("");
         let rest = async {
             let mut result = Ok(());
             for (name, room) in rooms {
+                waits_for.send_replace(name);
                 let ended = room.await.context("a room panicked").and_then(|r| r);
                 result = result.and(ended.with_context(|| name));
             }
+            waits_for.send_replace("shards");
             self.shards_end.cancel();
             let shards = std::mem::take(&mut self.shards);
             let joined = tokio::task::spawn_blocking(move || {
@@ -138,7 +141,8 @@ impl App {
             (Some((name, error)), _) => Err(error.context(name)),
             (None, Ok(result)) => result,
             (None, Err(_)) => bail!(
-                "not stopped within {deadline:?}; nothing is lost, what was in flight is sent again"
+                "not stopped within {deadline:?}, {} still run; nothing is lost, what was in flight is sent again",
+                *at.borrow()
             ),
         }
     }

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -110,6 +111,9 @@ Changes no topic that is there; one that does not fit is named, with what would 
 #[error("{0}")]
 struct WrongUse(String);
 
+/// Time for what still runs when a command has ended: groups are left.
+const LAST_WAIT: Duration = Duration::from_secs(3);
+
 /// Runs a command to its exit code.
 pub fn run(cli: Cli) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -118,7 +122,12 @@ pub fn run(cli: Cli) -> ExitCode {
         .build();
     let result = runtime
         .context("cannot start the runtime")
-        .and_then(|runtime| runtime.block_on(execute(cli.command)));
+        .and_then(|runtime| {
+            let result = runtime.block_on(execute(cli.command));
+            // What did not end by now would keep the process for ever.
+            runtime.shutdown_timeout(LAST_WAIT);
+            result
+        });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

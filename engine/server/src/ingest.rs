@@ -332,8 +332,17 @@ impl Ingest {
                 Some(committed) = self.commits.next() => Event::Committed(committed),
                 Some(buried) = self.router.burials.next() => Event::Closed(vec![buried]),
                 _ = tick.tick() => Event::Tick,
+                event = self.consumer.next() => Event::Group(event),
             };
-            self.handle(event)?;
+            // What still comes in is another's; what is lost or given back here
+            // need not be waited for.
+            let comes = matches!(
+                event,
+                Event::Group(GroupEvent::Assigned { .. } | GroupEvent::Batch { .. })
+            );
+            if !comes {
+                self.handle(event)?;
+            }
         }
     }
 

@@ -85,6 +85,7 @@ pub struct OwnerRoom {
     bodies: Budget,
     writes: FuturesUnordered<Writing>,
     commits: FuturesUnordered<BoxFuture<'static, Committed>>,
+    draining: bool,
 }
 
 struct Committed {
@@ -151,6 +152,7 @@ impl OwnerRoom {
             bodies: Budget::new(OWNER_BODY_BYTES_MAX),
             writes: FuturesUnordered::new(),
             commits: FuturesUnordered::new(),
+            draining: false,
         }
     }
 
@@ -182,9 +184,12 @@ impl OwnerRoom {
             }
             self.handle(event)?;
             self.flush_outbox();
-            if let Some(until) = until
-                && (self.is_drained() || Instant::now() >= until)
-            {
+            let Some(until) = until else { continue };
+            if self.is_drained() {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                tracing::warn!("not everything was written in time: it will be sent again");
                 return Ok(());
             }
         }
@@ -207,6 +212,8 @@ impl OwnerRoom {
 
     fn group_event(&mut self, event: GroupEvent) -> Result<(), LogError> {
         match event {
+            // Another will have it in a moment.
+            GroupEvent::Assigned { .. } if self.draining => {}
             GroupEvent::Assigned {
                 tp,
                 epoch,
@@ -269,6 +276,7 @@ impl OwnerRoom {
     }
 
     fn drain(&mut self) {
+        self.draining = true;
         let owners = self.parts.values_mut().filter_map(Part::owner);
         owners.for_each(posthaste_core::lane::owner::Owner::drain);
     }
@@ -358,9 +366,15 @@ impl OwnerRoom {
     ) -> Result<(), LogError> {
         let registry = Arc::clone(&self.registry.borrow());
         let policies = Arc::clone(&self.policies);
+        let draining = self.draining;
         let Some(part) = self.live(place) else {
             return Ok(());
         };
+        if draining {
+            // It attempted nothing, and nothing of it need be saved.
+            self.drop_part(place);
+            return Ok(());
+        }
         for batch in part.open(loaded, registry, policies) {
             self.fold(place, batch)?;
         }

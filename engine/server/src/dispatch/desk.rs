@@ -11,6 +11,7 @@ use posthaste_core::outcome::Outcome;
 use posthaste_core::registry::{EndpointIx, Registry};
 use posthaste_core::shard::{Action, Shard};
 use posthaste_core::time::Timestamp;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
 use super::Parts;
@@ -55,8 +56,11 @@ impl<T> Outbox<T> {
         if self.waiting.is_empty() {
             return;
         }
-        if let Ok(permit) = self.out.try_reserve() {
-            permit.send(std::mem::take(&mut self.waiting));
+        match self.out.try_reserve() {
+            Ok(permit) => permit.send(std::mem::take(&mut self.waiting)),
+            Err(TrySendError::Full(())) => {}
+            // Its reader ended before us: the deadline has passed.
+            Err(TrySendError::Closed(())) => self.waiting.clear(),
         }
     }
 }

@@ -270,6 +270,12 @@ impl Seen {
         promise(attempts <= each * of + allowed, said);
         let said = format!("the endpoint that answers 410 is {status}");
         promise(status == "disabled", said);
+        let stuck = self.deeds.iter().filter(|deed| deed.drained == Some(false));
+        let stuck = stuck.count();
+        promise(
+            stuck == 0,
+            format!("{stuck} instances did not drain in time"),
+        );
         if let Some(error) = &self.ended_badly {
             promise(false, format!("an instance did not end well: {error}"));
         }

@@ -28,6 +28,8 @@ use crate::log::{GroupEvent, LogError, RevokeToken, TopicPartition};
 
 /// A member that drains a revoked partition longer than this loses it.
 const REVOKE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// A group that cannot be left within this time is left by its session's end.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Longest sleep: librdkafka's wake-ups can get lost.
 const PARK_MAX: Duration = Duration::from_millis(50);
 /// Events of the client itself served in one round.
@@ -370,7 +372,12 @@ impl Serving {
             tracing::warn!(%error, "cannot leave the group");
             return;
         }
+        let until = Instant::now() + CLOSE_WAIT_MAX;
         while !self.native.closed() {
+            if Instant::now() >= until {
+                tracing::warn!("left the group without its leave: its session ends it");
+                return;
+            }
             drop(self.native.poll(Duration::from_millis(100)));
         }
     }
