@@ -58,6 +58,7 @@ pub(crate) fn record(
         event_type: ByteString::from_static(event_type),
         content_type: JSON,
         body,
+        ordering_key: Bytes::copy_from_slice(endpoint.id.as_bytes()),
         origin: Origin {
             topic: to.topic.clone(),
             partition: 0,
@@ -67,8 +68,8 @@ pub(crate) fn record(
     };
     Some(NewRecord {
         to,
-        key: Bytes::copy_from_slice(endpoint.id.as_bytes()),
         headers: headers_of(headers, &event),
+        key: event.ordering_key,
         value: event.body,
     })
 }

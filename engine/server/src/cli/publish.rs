@@ -18,6 +18,7 @@ use super::endpoints::encode;
   posthaste publish --tenant acme --file events.ndjson     one envelope a line:
       {\"type\": \"invoice.paid\", \"id\": \"evt_1\", \"data\": {\"amount\": 7}}
   posthaste publish --tenant acme --type invoice.paid < invoice.json
+  posthaste publish --tenant acme --type invoice.paid --ordering-key customer-7 --data '{}'
 
 An event is accepted once the log has it. A file stops at the first line that is refused, and says
 how many before it are accepted.")]
@@ -35,6 +36,9 @@ pub(crate) struct Options {
     /// Its id; made by the server without one.
     #[arg(long, conflicts_with = "file")]
     id: Option<String>,
+    /// Its ordering key: ordered endpoints get events of one key in order.
+    #[arg(long, value_name = "KEY", conflicts_with = "file")]
+    ordering_key: Option<String>,
     /// Its body; from standard input without it.
     #[arg(long, conflicts_with = "file")]
     data: Option<String>,
@@ -69,6 +73,8 @@ async fn publish_one(client: &mut Client, path: &str, options: &Options) -> anyh
     let event_type = options.event_type.as_deref().unwrap_or_default();
     let mut headers = vec![("webhook-type", event_type)];
     headers.extend(options.id.as_deref().map(|id| ("webhook-id", id)));
+    let key = options.ordering_key.as_deref();
+    headers.extend(key.map(|key| ("webhook-ordering-key", key)));
     headers.push(("content-type", "application/json"));
     let accepted = client
         .call(Method::POST, path, &headers, body.into())
