@@ -111,7 +111,8 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| "expected a whole number from 1".to_owned())
 }
 
-fn rate(text: &str) -> Result<usize, String> {
+/// How many a second.
+pub(super) fn rate(text: &str) -> Result<usize, String> {
     at_least_one(text.strip_suffix("/s").unwrap_or(text))
         .map_err(|_| "expected how many a second, such as 50/s".to_owned())
 }

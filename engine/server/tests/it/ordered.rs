@@ -3,13 +3,14 @@
 
 use std::io::{BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::receiver::read_request;
-use crate::refusals::program::{Server, embedded, eventually};
+use crate::refusals::program::{Server, embedded, eventually, posthaste};
 
 const SETTINGS: &str = "[egress]\nallow_http = true\nallow = [\"127.0.0.0/8\"]\n\
      [retry_policies.soon]\n\
@@ -71,18 +72,29 @@ fn ids(key: &str) -> Vec<String> {
     (0..EVENTS).map(|n| format!("{key}-{n}")).collect()
 }
 
+/// `posthaste endpoints create`, as it answers with `--json`.
+fn create(server: &Server, url: &str) -> Value {
+    let address = format!("http://{}", server.api.0);
+    let mut command = posthaste(&["endpoints", "create", "--tenant", "acme", "--url", url]);
+    command.args(["--ordered", "--rate", "500/s", "--recovery", "fifo"]);
+    command.args(["--retry-policy", "soon", "--json", "--server", &address]);
+    let made = command.stdin(Stdio::null()).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    serde_json::from_slice(&made.stdout).unwrap()
+}
+
 #[test]
 fn a_failing_key_holds_up_no_other_and_each_keys_events_come_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&format!("{}{SETTINGS}", embedded(dir.path())));
     let receiver = Receiver::start();
-    let body = json!({
-        "url": format!("http://{}/hook", receiver.at),
-        "ordered": true, "retry_policy": "soon",
-    });
-    let path = "/v1/tenants/acme/endpoints";
-    let made = server.api.post(path, "", body.to_string().as_bytes());
-    assert_eq!(made.status, 201, "{}", made.text);
+    let url = format!("http://{}/hook", receiver.at);
+    let made = create(&server, &url);
+    assert_eq!(made["ordered"], true);
+    assert_eq!(
+        (&made["rate_per_second"], &made["recovery"]),
+        (&json!(500), &json!("fifo"))
+    );
     for number in 0..EVENTS {
         for key in KEYS {
             let headers = format!(
