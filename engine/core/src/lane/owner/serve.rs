@@ -260,7 +260,8 @@ impl Owner {
         }
     }
 
-    /// A barred line: nothing goes out of it but what expired.
+    /// A barred line: nothing goes out of it but what expired. One that owes
+    /// nothing is not looked at again before something happens to it.
     fn wait(
         &mut self,
         endpoint: EndpointId,
@@ -269,6 +270,9 @@ impl Owner {
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) -> Option<Timestamp> {
+        if !self.owes(endpoint) {
+            return None;
+        }
         if now >= line.expire_at {
             line.expire_at = now.after(EXPIRE_EVERY);
             self.expire_timers(endpoint, line, now, actions);
@@ -405,7 +409,7 @@ fn bar(line: &Line, settings: &Settings, now: Timestamp) -> Option<Bar> {
         .disabling
         .is_some_and(|since| now.since(since) < EXPIRE_EVERY);
     let off = settings.standing == Standing::Disabled || disabling;
-    if off || settings.gate.state == GateState::Paused {
+    if off || settings.gate.0 == GateState::Paused {
         Some(Bar { until: None })
     } else if line.probe {
         None

@@ -1,7 +1,7 @@
 //! Breaker, gate, pauses, disabling and commands.
 
 use super::*;
-use crate::limits::{DISABLE_AFTER, GATE_DWELL};
+use crate::limits::{DISABLE_AFTER, EXPIRE_EVERY, GATE_DWELL};
 
 fn failed(number: u64, endpoint: u8, cause: Cause) -> Bytes {
     let value = deliver(number, endpoint, NEVER.as_millis() >> 20, NEVER);
@@ -104,19 +104,9 @@ fn a_fifo_endpoints_gate_opens_behind_its_backlog() {
 
 #[test]
 fn a_gate_dwells_and_an_operators_is_left_alone() {
-    let gate = Gate {
-        state: GateState::Held,
-        at: START,
-        ..Gate::OPEN
-    };
+    let gate = (GateState::Held, START);
     let mut lane = Lane::ready(vec![deliver(1, 1, 1, NEVER)]);
-    lane.settings(
-        1,
-        Settings {
-            gate: gate.clone(),
-            ..ACTIVE
-        },
-    );
+    lane.settings(1, Settings { gate, ..ACTIVE });
     assert_eq!(
         dispatched(&lane.tick(later(10))),
         [0],
@@ -125,20 +115,9 @@ fn a_gate_dwells_and_an_operators_is_left_alone() {
     assert_eq!(lane.gates(), []);
     lane.tick(START.after(GATE_DWELL));
     assert_eq!(lane.gates(), [GateState::Open]);
-    let state = GateState::Paused;
-    let paused = Gate {
-        state,
-        at: later(5_000),
-        ..gate
-    };
+    let gate = (GateState::Paused, later(5_000));
     let mut lane = Lane::ready(vec![deliver(1, 1, 1, NEVER)]);
-    lane.settings(
-        1,
-        Settings {
-            gate: paused,
-            ..ACTIVE
-        },
-    );
+    lane.settings(1, Settings { gate, ..ACTIVE });
     assert!(lane.tick(later(60_000)).is_empty() && lane.gates().is_empty());
 }
 
@@ -276,4 +255,43 @@ fn retry_now_and_probe_do_not_wait() {
     let probe = dispatched(&lane.tick(now));
     assert_eq!(probe.len(), 1, "one, though the breaker is open");
     assert!(!dispatched(&lane.attempted(probe[0], 200, now)).is_empty());
+}
+
+#[test]
+fn a_disabled_endpoint_that_is_owed_nothing_is_left_alone() {
+    let mut lane = Lane::ready(vec![deliver(1, 1, 0, NEVER), deliver(2, 1, 0, NEVER)]);
+    assert_eq!(dispatched(&lane.tick(START)), [0, 1]);
+    lane.attempted(1, 500, START);
+    lane.attempted(0, 410, START);
+    let standing = Standing::Disabled;
+    lane.settings(1, Settings { standing, ..ACTIVE });
+    lane.owner.buried(0);
+    lane.flush();
+    assert!(lane.tick(later(1)).is_empty());
+    let wake = lane.owner.next_due().unwrap();
+    assert!(wake <= START.after(EXPIRE_EVERY), "what it is owed expires");
+    lane.append(command(1, proto::command::Kind::Cancel, &[]));
+    assert!(lane.tick(later(2)).is_empty());
+    assert_eq!(lane.owner.next_due(), None);
+    lane.append(deliver(3, 1, 0, NEVER));
+    assert!(lane.owner.next_due().is_some());
+}
+
+#[test]
+fn a_change_touches_only_whose_settings_changed() {
+    let records = (0..2).map(|n| deliver(n, 1 + u8::from(n == 1), u64::MAX >> 20, NEVER));
+    let mut lane = Lane::ready(records.collect());
+    lane.tick(START);
+    let due = |lane: &Lane| lane.owner.next_due().unwrap();
+    assert!(due(&lane) > START);
+    lane.settings(1, ACTIVE);
+    assert!(due(&lane) > START, "nothing changed");
+    let gate = (GateState::Paused, START);
+    lane.settings(1, Settings { gate, ..ACTIVE });
+    assert_eq!(due(&lane), Timestamp::default());
+    let looked_at = lane.owner.wakes.iter();
+    let looked_at: Vec<_> = looked_at
+        .filter(|(at, _)| *at == Timestamp::default())
+        .collect();
+    assert_eq!(looked_at, [&(Timestamp::default(), id(1))]);
 }
