@@ -84,6 +84,9 @@ fn told(kind: NoticeKind, delivery: Option<&proto::Deliver>) -> (&'static str, V
             "endpoint.recovered",
             json!({ "down_since": format_rfc3339(down_since) }),
         ),
+        NoticeKind::AuthFailing { status } => {
+            ("endpoint.auth_failing", json!({ "status": status }))
+        }
         NoticeKind::Exhausted {
             attempts, cause, ..
         } => {
@@ -101,7 +104,9 @@ fn told(kind: NoticeKind, delivery: Option<&proto::Deliver>) -> (&'static str, V
 pub(crate) const fn delivery_of(notice: &Notice) -> Option<u64> {
     match notice.kind {
         NoticeKind::Exhausted { offset, .. } => Some(offset),
-        NoticeKind::Disabled(_) | NoticeKind::Recovered { .. } => None,
+        NoticeKind::Disabled(_) | NoticeKind::Recovered { .. } | NoticeKind::AuthFailing { .. } => {
+            None
+        }
     }
 }
 

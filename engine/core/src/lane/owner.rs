@@ -163,6 +163,11 @@ pub enum NoticeKind {
         /// Since when it had been down.
         down_since: Timestamp,
     },
+    /// `endpoint.auth_failing`
+    AuthFailing {
+        /// 401 or 403.
+        status: u16,
+    },
     /// `delivery.exhausted`
     Exhausted {
         /// Of the `Deliver` record.

@@ -90,7 +90,7 @@ impl Owner {
     /// When a line that is not barred has something to do that nothing else will
     /// remind it of.
     fn next_turn(&self, endpoint: EndpointId, line: &Line, now: Timestamp) -> Option<Timestamp> {
-        if line.out >= line.most {
+        if !line.has_room() {
             return None;
         }
         if line.breaker.refuses(now) {
@@ -119,7 +119,7 @@ impl Owner {
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) {
-        while line.out < line.most {
+        while line.has_room() {
             if line.breaker.refuses(now) && !line.probe {
                 break;
             }
