@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::client::{Client, Server};
 use super::endpoints::{encode, text};
-use super::table;
+use super::{out, table};
 
 const PATH: &str = "/v1/dead_letters";
 
@@ -151,10 +151,11 @@ async fn list(options: List) -> anyhow::Result<()> {
     }
     let has_more = cursor.is_some();
     if options.json {
-        println!("{:#}", json!({ "data": found, "has_more": has_more }));
+        let page = json!({ "data": found, "has_more": has_more });
+        out::line(format_args!("{page:#}"))?;
         return Ok(());
     }
-    print!("{}", table::render(HEAD, found.iter().map(row)));
+    out::write(&table::render(HEAD, found.iter().map(row)))?;
     if has_more {
         eprintln!(
             "there may be more: --limit {} or --since",
@@ -297,9 +298,9 @@ async fn redrive(options: Redrive) -> anyhow::Result<()> {
         eprint!("\r");
     }
     if options.json {
-        println!("{:#}", done.json(options.dry_run));
+        out::line(format_args!("{:#}", done.json(options.dry_run)))?;
     } else {
-        println!("{}", done.words(options.dry_run));
+        out::line(done.words(options.dry_run))?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::client::{Client, Server};
-use super::{WrongUse, dead, table};
+use super::{WrongUse, dead, out, table};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -207,11 +207,12 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
         )
         .await?;
     if create.of.json {
-        println!("{made:#}");
+        out::line(format_args!("{made:#}"))?;
         return Ok(());
     }
-    print!("{}", table::render(HEAD, [row(&made)]));
-    println!("\nsecret (shown this once): {}", text(&made["secret"]));
+    let secret = text(&made["secret"]);
+    let table = table::render(HEAD, [row(&made)]);
+    out::line(format_args!("{table}\nsecret (shown this once): {secret}"))?;
     Ok(())
 }
 
@@ -297,11 +298,11 @@ async fn list(of: Of) -> anyhow::Result<()> {
         .call(Method::GET, &path(&of.tenant), &[], Bytes::new())
         .await?;
     if of.json {
-        println!("{found:#}");
+        out::line(format_args!("{found:#}"))?;
         return Ok(());
     }
     let rows = found["data"].as_array().into_iter().flatten().map(row);
-    print!("{}", table::render(HEAD, rows));
+    out::write(&table::render(HEAD, rows))?;
     Ok(())
 }
 
@@ -310,9 +311,9 @@ async fn enable(of: Of, endpoint: &str) -> anyhow::Result<()> {
     let path = format!("{}/{}/enable", path(&of.tenant), encode(endpoint));
     let enabled = client.call(Method::POST, &path, &[], Bytes::new()).await?;
     if of.json {
-        println!("{enabled:#}");
+        out::line(format_args!("{enabled:#}"))?;
     } else {
-        println!("enabled {}", table::plain(endpoint));
+        out::line(format_args!("enabled {}", table::plain(endpoint)))?;
     }
     Ok(())
 }
@@ -324,9 +325,9 @@ async fn delete(of: Of, endpoint: &str) -> anyhow::Result<()> {
         .call(Method::DELETE, &path, &[], Bytes::new())
         .await?;
     if of.json {
-        println!("{}", json!({"deleted": endpoint}));
+        out::line(json!({"deleted": endpoint}))?;
     } else {
-        println!("deleted {}", table::plain(endpoint));
+        out::line(format_args!("deleted {}", table::plain(endpoint)))?;
     }
     Ok(())
 }

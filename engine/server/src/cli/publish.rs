@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, Server};
 use super::endpoints::encode;
+use super::{out, table};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -79,17 +80,16 @@ async fn publish_one(client: &mut Client, path: &str, options: &Options) -> anyh
     let accepted = client
         .call(Method::POST, path, &headers, body.into())
         .await?;
-    show(&accepted, options.json);
+    show(&accepted, options.json)?;
     Ok(())
 }
 
-fn show(accepted: &Value, as_json: bool) {
+fn show(accepted: &Value, as_json: bool) -> std::io::Result<()> {
     if as_json {
-        println!("{accepted}");
-    } else {
-        let id = accepted["id"].as_str().unwrap_or_default();
-        println!("accepted {}", super::table::plain(id));
+        return out::line(accepted);
     }
+    let id = accepted["id"].as_str().unwrap_or_default();
+    out::line(format_args!("accepted {}", table::plain(id)))
 }
 
 async fn publish_file(
@@ -117,7 +117,7 @@ async fn publish_file(
             .with_context(|| format!("line {}; the {count} before it are accepted", number + 1))?;
         count += 1;
         if as_json {
-            show(&accepted, true);
+            show(&accepted, true)?;
         } else if progress && count.is_multiple_of(100) {
             eprint!("\r{count} accepted");
             std::io::stderr().flush()?;
@@ -127,9 +127,9 @@ async fn publish_file(
         eprint!("\r");
     }
     if as_json {
-        println!("{}", json!({"accepted": count}));
+        out::line(json!({"accepted": count}))?;
     } else {
-        println!("{count} events accepted");
+        out::line(format_args!("{count} events accepted"))?;
     }
     Ok(())
 }
