@@ -121,17 +121,22 @@ impl Line {
 
     /// Whether nothing would be lost with it.
     pub(super) fn is_idle(&self) -> bool {
+        self.is_quiet()
+            && self.breaker.is_closed()
+            && self.health.is_well()
+            && !self.auth_failing
+            && self.disabling.is_none()
+            && self.gate.is_none_or(|(state, _)| state == GateState::Open)
+    }
+
+    /// Whether nothing of it is under way.
+    pub(super) fn is_quiet(&self) -> bool {
         self.out == 0
             && self.moving == 0
             && self.page.reading.is_none()
             && !self.page.queued
             && self.busy.is_empty()
-            && self.breaker.is_closed()
-            && self.health.is_well()
-            && !self.auth_failing
-            && self.disabling.is_none()
             && self.expiring.is_none()
-            && self.gate.is_none_or(|(state, _)| state == GateState::Open)
     }
 
     /// Whether one more may be out.

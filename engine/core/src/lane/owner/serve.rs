@@ -34,7 +34,12 @@ impl Owner {
         let settings = self.endpoints.settings(endpoint);
         let work = self.work(endpoint, &mut line, &settings, now, actions);
         let gate = self.gate(endpoint, &mut line, &settings, now, actions);
-        if !self.owes(endpoint) && line.is_idle() {
+        // What is thought of a deleted endpoint is of no use to anybody.
+        let idle = match settings.standing {
+            Standing::Deleted => line.is_quiet(),
+            Standing::Unknown | Standing::Active | Standing::Disabled => line.is_idle(),
+        };
+        if !self.owes(endpoint) && idle {
             return;
         }
         let soon = now.after(std::time::Duration::from_millis(1));

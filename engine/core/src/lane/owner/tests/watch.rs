@@ -399,3 +399,17 @@ fn a_change_touches_only_whose_settings_changed() {
         .collect();
     assert_eq!(looked_at, [&(Timestamp::default(), id(1))]);
 }
+
+#[test]
+fn of_a_deleted_endpoint_nothing_is_kept_however_it_fared() {
+    let mut lane = down(20, ACTIVE);
+    let standing = Standing::Deleted;
+    lane.settings(1, Settings { standing, ..ACTIVE });
+    for _ in 0..2 {
+        let now = lane.now;
+        assert!(lane.tick(now).is_empty());
+        lane.flush();
+    }
+    assert!(lane.owner.fold().is_empty() && lane.owner.lines.is_empty());
+    assert_eq!(lane.owner.next_due(), None);
+}
