@@ -365,8 +365,8 @@ fn our_own_failure_does_not_disable_what_failed_long_ago() {
 fn a_disabled_endpoint_that_is_owed_nothing_is_left_alone() {
     let mut lane = Lane::ready(vec![deliver(1, 1, 0, NEVER), deliver(2, 1, 0, NEVER)]);
     assert_eq!(dispatched(&lane.tick(START)), [0, 1]);
-    lane.attempted(1, 500, START);
     lane.attempted(0, 410, START);
+    lane.attempted(1, 500, START);
     let standing = Standing::Disabled;
     lane.settings(1, Settings { standing, ..ACTIVE });
     lane.owner.buried(0);
@@ -376,6 +376,7 @@ fn a_disabled_endpoint_that_is_owed_nothing_is_left_alone() {
     assert!(wake <= START.after(EXPIRE_EVERY), "what it is owed expires");
     lane.append(command(1, proto::command::Kind::Cancel, &[]));
     assert!(lane.tick(later(2)).is_empty());
+    assert!(lane.owner.lines.contains_key(&id(1)), "its failure counts");
     assert_eq!(lane.owner.next_due(), None);
     lane.append(deliver(3, 1, 0, NEVER));
     assert!(lane.owner.next_due().is_some());
