@@ -84,6 +84,7 @@ pub fn event(n: u64, k: u32, body: &Bytes) -> Event {
         event_type: ByteString::from(format!("load.e{k}")),
         content_type: JSON,
         body: body.clone(),
+        ordering_key: Bytes::new(),
         origin: Origin {
             topic: ByteString::from_static("events"),
             partition: 0,

@@ -206,8 +206,7 @@ pub fn lane_record(
             event.content_type.to_string()
         },
         body: event.body.clone(),
-        // Of an ordered endpoint: all in one line.
-        ordering_key: bytes::Bytes::new(),
+        ordering_key: event.ordering_key.clone(),
     }
 }
 
@@ -261,6 +260,7 @@ pub fn event_of(record: &proto::Deliver) -> Event {
             ByteString::from(record.content_type.as_str())
         },
         body: record.body.clone(),
+        ordering_key: record.ordering_key.clone(),
         origin: Origin {
             topic: ByteString::from(origin.topic),
             partition: origin.partition,
@@ -331,6 +331,7 @@ mod tests {
         let mut event = sample("a", "acme", "t");
         event.content_type = "text/plain".into();
         event.body = vec![0xff, 0x00].into();
+        event.ordering_key = "invoice-7".into();
         let waiting = Waiting {
             reason: proto::Reason::Retry,
             attempts: 1,
@@ -341,6 +342,7 @@ mod tests {
         let again = event_of(&record);
         assert_eq!((&again.id, &again.body), (&event.id, &event.body));
         assert_eq!(again.content_type, event.content_type);
+        assert_eq!(again.ordering_key, event.ordering_key);
         assert_eq!(again.origin, event.origin);
         assert_eq!(record.deadline_ms, 10 + 72 * 3_600_000);
     }

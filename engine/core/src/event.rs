@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::limits::{BODY_BYTES_MAX, EVENT_ID_BYTES_MAX, EVENT_TYPE_BYTES_MAX, TENANT_BYTES_MAX};
+use crate::limits::{
+    BODY_BYTES_MAX, EVENT_ID_BYTES_MAX, EVENT_TYPE_BYTES_MAX, ORDERING_KEY_BYTES_MAX,
+    TENANT_BYTES_MAX,
+};
 use crate::time::Timestamp;
 
 /// The content type of a body that came without one.
@@ -27,6 +30,9 @@ pub struct Event {
     pub content_type: ByteString,
     /// The body, delivered byte for byte.
     pub body: Bytes,
+    /// An ordered endpoint gets events of one key one after the other; empty for
+    /// none, which stands for a key like any other.
+    pub ordering_key: Bytes,
     /// Where it was first read.
     pub origin: Origin,
 }
@@ -101,14 +107,8 @@ impl Event {
             |b| b.is_ascii_graphic(),
         )?;
         check_tenant(&self.tenant)?;
-        if self.body.len() > BODY_BYTES_MAX {
-            return Err(EventError::TooLong {
-                field: "body",
-                bytes: self.body.len(),
-                max: BODY_BYTES_MAX,
-            });
-        }
-        Ok(())
+        check_length("ordering key", &self.ordering_key, ORDERING_KEY_BYTES_MAX)?;
+        check_length("body", &self.body, BODY_BYTES_MAX)
     }
 }
 
@@ -136,15 +136,17 @@ fn check_text(
             wanted: format!("{wanted}, 1 to {max} bytes"),
         });
     }
-    if text.len() > max {
-        return Err(EventError::TooLong {
-            field,
-            bytes: text.len(),
-            max,
-        });
-    }
+    check_length(field, text.as_bytes(), max)?;
     if !text.bytes().all(allowed) {
         return Err(EventError::BadCharacter { field, wanted });
+    }
+    Ok(())
+}
+
+fn check_length(field: &'static str, value: &[u8], max: usize) -> Result<(), EventError> {
+    let bytes = value.len();
+    if bytes > max {
+        return Err(EventError::TooLong { field, bytes, max });
     }
     Ok(())
 }
@@ -157,6 +159,7 @@ pub(crate) fn sample(id: &str, tenant: &str, event_type: &str) -> Event {
         event_type: event_type.into(),
         content_type: JSON,
         body: Bytes::from_static(b"{}"),
+        ordering_key: Bytes::new(),
         origin: Origin {
             topic: ByteString::from_static("events"),
             partition: 0,
@@ -181,5 +184,10 @@ mod tests {
         let mut event = sample("a", "acme", "a");
         event.body = vec![0; BODY_BYTES_MAX + 1].into();
         assert!(text(event).contains("body has 1048577 bytes"));
+        let mut event = sample("a", "acme", "a");
+        event.ordering_key = vec![0xff; ORDERING_KEY_BYTES_MAX].into();
+        assert_eq!(event.check(), Ok(()), "any bytes");
+        event.ordering_key = vec![b'k'; ORDERING_KEY_BYTES_MAX + 1].into();
+        assert!(text(event).contains("ordering key has 257 bytes, at most 256"));
     }
 }

@@ -22,6 +22,9 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 pub const EVENT_ID_BYTES_MAX: usize = 256;
 /// Longest event type, and pattern over types.
 pub const EVENT_TYPE_BYTES_MAX: usize = 256;
+/// Longest ordering key an event names. Of a longer record key, which nobody
+/// meant for it, the hash takes its place.
+pub const ORDERING_KEY_BYTES_MAX: usize = 256;
 /// Longest tenant name.
 pub const TENANT_BYTES_MAX: usize = 128;
 /// Longest URL (security rules of the target parser).

@@ -56,7 +56,7 @@ mod start;
 mod tests;
 
 use pace::Pace;
-use panic::{Census, Panic, is_lost};
+use panic::{Census, Panic, is_lost, is_unanswered};
 use patience::{Hunger, Patience};
 use quota::Quota;
 use ring::Ring;
@@ -285,10 +285,10 @@ impl Shard {
         }
         match delivery.ticket.room {
             // It was our own fault: as if it had not been made.
-            Room::Ingest if suspect && lost => {
+            Room::Ingest if suspect && is_unanswered(&outcome) => {
                 self.put_in_lane(delivery, proto::Reason::Gate, now, actions);
             }
-            Room::Owner if suspect && lost => {
+            Room::Owner if suspect && is_unanswered(&outcome) => {
                 self.settle(delivery, Outcome::failed(Cause::EgressError), now, actions);
             }
             _ => self.settle(delivery, outcome, now, actions),

@@ -2,7 +2,8 @@
 //!
 //! Exit codes: 0 done; 1 failed; 2 the command's own words are wrong; 64 the
 //! configuration is wrong (`EX_USAGE`); 69 the server or the log cannot be
-//! reached (`EX_UNAVAILABLE`). `--help` says the same.
+//! reached (`EX_UNAVAILABLE`); 141 nobody reads standard output any further (as
+//! a shell says of SIGPIPE). `--help` says the same.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ mod client;
 mod dead;
 pub mod dev;
 mod endpoints;
+mod out;
 mod publish;
 mod table;
 
@@ -50,7 +52,7 @@ Environment:
   NO_COLOR          any text turns colours off
 
 Exit codes: 0 done; 1 failed, stderr says why; 2 wrong usage; 64 the configuration is wrong;
-69 the server or the log cannot be reached.";
+69 the server or the log cannot be reached; 141 nobody reads standard output any further.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -130,6 +132,8 @@ pub fn run(cli: Cli) -> ExitCode {
         });
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // Said to nobody.
+        Err(error) if out::is_closed(&error) => ExitCode::from(141),
         Err(error) => {
             eprintln!("posthaste: {error:#}");
             exit_code(&error)
@@ -242,6 +246,6 @@ async fn create_topics(config: &Config, sources: bool) -> anyhow::Result<()> {
             state.to_owned(),
         ]);
     }
-    print!("{}", table::render(&["topic", "partitions", ""], rows));
+    out::write(&table::render(&["topic", "partitions", ""], rows))?;
     Ok(())
 }

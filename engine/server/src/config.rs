@@ -98,6 +98,8 @@ pub struct HeaderNames {
     pub id: String,
     /// Its tenant.
     pub tenant: String,
+    /// Its ordering key.
+    pub ordering_key: String,
 }
 
 /// Where an envelope holds what routes an event (RFC 6901).
@@ -110,6 +112,8 @@ pub struct EnvelopePointers {
     pub id: String,
     /// Its tenant.
     pub tenant: String,
+    /// Its ordering key, a string or a number; empty for none.
+    pub ordering_key: String,
     /// The body to deliver; empty for the whole envelope.
     pub data: String,
 }
@@ -256,6 +260,7 @@ impl Default for HeaderNames {
             event_type: "webhook-type".to_owned(),
             id: "webhook-id".to_owned(),
             tenant: "webhook-tenant".to_owned(),
+            ordering_key: "webhook-ordering-key".to_owned(),
         }
     }
 }
@@ -266,6 +271,7 @@ impl Default for EnvelopePointers {
             event_type: "/type".to_owned(),
             id: "/id".to_owned(),
             tenant: "/tenant".to_owned(),
+            ordering_key: "/ordering_key".to_owned(),
             data: "/data".to_owned(),
         }
     }

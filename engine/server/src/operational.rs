@@ -58,6 +58,7 @@ pub(crate) fn record(
         event_type: ByteString::from_static(event_type),
         content_type: JSON,
         body,
+        ordering_key: Bytes::copy_from_slice(endpoint.id.as_bytes()),
         origin: Origin {
             topic: to.topic.clone(),
             partition: 0,
@@ -67,8 +68,8 @@ pub(crate) fn record(
     };
     Some(NewRecord {
         to,
-        key: Bytes::copy_from_slice(endpoint.id.as_bytes()),
         headers: headers_of(headers, &event),
+        key: event.ordering_key,
         value: event.body,
     })
 }
@@ -83,6 +84,9 @@ fn told(kind: NoticeKind, delivery: Option<&proto::Deliver>) -> (&'static str, V
             "endpoint.recovered",
             json!({ "down_since": format_rfc3339(down_since) }),
         ),
+        NoticeKind::AuthFailing { status } => {
+            ("endpoint.auth_failing", json!({ "status": status }))
+        }
         NoticeKind::Exhausted {
             attempts, cause, ..
         } => {
@@ -100,7 +104,9 @@ fn told(kind: NoticeKind, delivery: Option<&proto::Deliver>) -> (&'static str, V
 pub(crate) const fn delivery_of(notice: &Notice) -> Option<u64> {
     match notice.kind {
         NoticeKind::Exhausted { offset, .. } => Some(offset),
-        NoticeKind::Disabled(_) | NoticeKind::Recovered { .. } => None,
+        NoticeKind::Disabled(_) | NoticeKind::Recovered { .. } | NoticeKind::AuthFailing { .. } => {
+            None
+        }
     }
 }
 

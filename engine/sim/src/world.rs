@@ -281,6 +281,7 @@ impl World {
                 event_type: format!("kind.{kind}").into(),
                 content_type: JSON,
                 body: Bytes::from(format!("{{\"n\":{number}}}")),
+                ordering_key: Bytes::new(),
                 origin: Origin {
                     topic: "events".into(),
                     partition: u32::try_from(partition).unwrap_or(0),

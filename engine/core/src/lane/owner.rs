@@ -163,6 +163,11 @@ pub enum NoticeKind {
         /// Since when it had been down.
         down_since: Timestamp,
     },
+    /// `endpoint.auth_failing`
+    AuthFailing {
+        /// 401 or 403.
+        status: u16,
+    },
     /// `delivery.exhausted`
     Exhausted {
         /// Of the `Deliver` record.
@@ -278,10 +283,13 @@ impl Owner {
         owner
     }
 
-    /// The endpoints changed.
+    /// The endpoints changed: whose settings did is looked at.
     pub fn set_endpoints(&mut self, endpoints: Arc<dyn Endpoints>) {
-        self.endpoints = endpoints;
-        for endpoint in self.lines.keys().copied().collect::<Vec<_>>() {
+        let before = std::mem::replace(&mut self.endpoints, endpoints);
+        let after = &self.endpoints;
+        let is_changed = |one: &EndpointId| before.settings(*one) != after.settings(*one);
+        let changed: Vec<_> = self.lines.keys().copied().filter(is_changed).collect();
+        for endpoint in changed {
             self.touch(endpoint);
         }
     }

@@ -1,11 +1,12 @@
 //! What an owner has to know of an endpoint.
 
 use crate::delivery::rules_of;
-use crate::gate::Gate;
+use crate::gate::GateState;
 use crate::id::EndpointId;
 use crate::limits::OWNER_OUTSTANDING;
 use crate::registry::Registry;
 use crate::retry::{Policies, Rules};
+use crate::time::Timestamp;
 
 /// Whether an endpoint takes deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub enum Standing {
 }
 
 /// What an owner has to know of an endpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// Whether it takes deliveries.
     pub standing: Standing,
@@ -32,8 +33,8 @@ pub struct Settings {
     pub fifo: bool,
     /// Attempts at once.
     pub in_flight: u32,
-    /// What is published of its gate.
-    pub gate: Gate,
+    /// What is published of its gate, and since when.
+    pub gate: (GateState, Timestamp),
 }
 
 impl Settings {
@@ -68,10 +69,11 @@ impl Endpoints for Registry {
                 ordered: false,
                 fifo: false,
                 in_flight: 1,
-                gate: Gate::OPEN,
+                gate: (GateState::Open, Timestamp::default()),
             };
         };
         let found = self.endpoint(ix);
+        let gate = self.gate(ix);
         Settings {
             standing: match found {
                 None => Standing::Deleted,
@@ -81,7 +83,7 @@ impl Endpoints for Registry {
             ordered: found.is_some_and(|found| found.ordered),
             fifo: found.is_some_and(|found| found.fifo || found.ordered),
             in_flight: found.map_or(1, |found| found.max_in_flight),
-            gate: self.gate(ix).clone(),
+            gate: (gate.state, gate.at),
         }
     }
 }

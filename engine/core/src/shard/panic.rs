@@ -49,6 +49,17 @@ pub(super) fn is_lost(outcome: &Outcome) -> bool {
     )
 }
 
+/// Whether an attempt got nowhere or nothing came back: while the way out is
+/// suspected that is its fault too, since what hangs on a connection made before
+/// breaks with it.
+pub(super) fn is_unanswered(outcome: &Outcome) -> bool {
+    let broke = matches!(
+        outcome.cause,
+        Some(Cause::TimeoutHeaders | Cause::ConnectionReset)
+    );
+    broke || is_lost(outcome)
+}
+
 impl Health {
     /// An attempt ended.
     pub(super) fn ended(&mut self, lost: bool, now: Timestamp) {

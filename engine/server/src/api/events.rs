@@ -169,16 +169,13 @@ async fn append(
     id: &str,
 ) -> Result<Accepted, Problem> {
     let event = read(api, tenant, headers, body, id)?;
-    let hash = blake3::hash(event.id.as_bytes());
-    let word = u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap_or_default());
-    let partition = u32::try_from(word % u64::from(api.event_partitions)).unwrap_or(0);
     let to = TopicPartition {
         topic: ByteString::from(api.config.ingest.topics[0].as_str()),
-        partition,
+        partition: partition_of(&event, api.event_partitions),
     };
     let record = NewRecord {
         to: to.clone(),
-        key: Bytes::copy_from_slice(event.tenant.as_bytes()),
+        key: event.ordering_key.clone(),
         value: event.body.clone(),
         headers: headers_of(&api.config.ingest.headers, &event),
     };
@@ -193,9 +190,23 @@ async fn append(
         event_type: event.event_type.to_string(),
         tenant: event.tenant.to_string(),
         topic: to.topic.to_string(),
-        partition,
+        partition: to.partition,
         offset,
     })
+}
+
+/// Events of one ordering key stand in one partition, in the order they came.
+fn partition_of(event: &Event, partitions: u32) -> u32 {
+    let mut hasher = blake3::Hasher::new();
+    if event.ordering_key.is_empty() {
+        hasher.update(event.id.as_bytes());
+    } else {
+        hasher.update(event.tenant.as_bytes()).update(b"\0");
+        hasher.update(&event.ordering_key);
+    }
+    let hash = hasher.finalize();
+    let word = u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap_or_default());
+    u32::try_from(word % u64::from(partitions)).unwrap_or(0)
 }
 
 /// The event of a request. The path names the tenant; a request that names

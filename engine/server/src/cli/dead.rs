@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::client::{Client, Server};
 use super::endpoints::{encode, text};
-use super::table;
+use super::{out, table};
 
 const PATH: &str = "/v1/dead_letters";
 
@@ -111,7 +111,8 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| "expected a whole number from 1".to_owned())
 }
 
-fn rate(text: &str) -> Result<usize, String> {
+/// How many a second.
+pub(super) fn rate(text: &str) -> Result<usize, String> {
     at_least_one(text.strip_suffix("/s").unwrap_or(text))
         .map_err(|_| "expected how many a second, such as 50/s".to_owned())
 }
@@ -150,10 +151,11 @@ async fn list(options: List) -> anyhow::Result<()> {
     }
     let has_more = cursor.is_some();
     if options.json {
-        println!("{:#}", json!({ "data": found, "has_more": has_more }));
+        let page = json!({ "data": found, "has_more": has_more });
+        out::line(format_args!("{page:#}"))?;
         return Ok(());
     }
-    print!("{}", table::render(HEAD, found.iter().map(row)));
+    out::write(&table::render(HEAD, found.iter().map(row)))?;
     if has_more {
         eprintln!(
             "there may be more: --limit {} or --since",
@@ -296,9 +298,9 @@ async fn redrive(options: Redrive) -> anyhow::Result<()> {
         eprint!("\r");
     }
     if options.json {
-        println!("{:#}", done.json(options.dry_run));
+        out::line(format_args!("{:#}", done.json(options.dry_run)))?;
     } else {
-        println!("{}", done.words(options.dry_run));
+        out::line(done.words(options.dry_run))?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::client::{Client, Server};
-use super::{WrongUse, table};
+use super::{WrongUse, dead, out, table};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -18,8 +18,12 @@ Examples:
       --types 'invoice.*' --types order.made --max-in-flight 20
   posthaste endpoints create --tenant acme --url https://example.com/hooks \\
       --retry-policy fast --fail-fast-4xx
+  posthaste endpoints create --tenant acme --url https://example.com/hooks \\
+      --ordered --rate 50/s
+  posthaste endpoints create --tenant acme --url https://example.com/hooks \\
+      --max-in-flight 4 --owned --recovery fifo --timeout 30s --header 'x-api-key: k1'
   posthaste endpoints create --tenant acme --url https://example.com/hooks --json | jq -r .secret")]
-    Create(Create),
+    Create(Box<Create>),
     /// A tenant's endpoints.
     #[command(after_help = "\
 Examples:
@@ -85,6 +89,9 @@ pub(crate) struct Create {
     /// Attempts in flight at once: 10 without it, at most 256.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_in_flight: u32,
+    /// Attempts that begin within a second, such as `50/s`: no bound without it.
+    #[arg(long, value_name = "N/s", value_parser = dead::rate)]
+    rate: Option<usize>,
     /// Time for a whole attempt: 15s without it, at most 30s.
     #[arg(long, value_name = "TIME")]
     timeout: Option<String>,
@@ -106,6 +113,15 @@ pub(crate) struct Create {
     /// Send every event through the lane: exact limits, some milliseconds later.
     #[arg(long)]
     owned: bool,
+    /// One event at a time for each ordering key, in order. Implies `--owned`
+    /// and `--recovery fifo`.
+    #[arg(long)]
+    ordered: bool,
+    /// What goes first once it is back after an outage: new events, with the
+    /// backlog beside them, or the backlog.
+    #[arg(long, value_name = "ORDER", value_parser = ["live_first", "fifo"],
+          default_value = "live_first")]
+    recovery: String,
     /// A header to send; once for each.
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
@@ -120,7 +136,7 @@ pub(crate) struct Create {
 
 pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Create(create) => create_one(create).await,
+        Command::Create(create) => create_one(*create).await,
         Command::List { of } => list(of).await,
         Command::Enable { of, endpoint } => enable(of, &endpoint).await,
         Command::Delete { of, endpoint } => delete(of, &endpoint).await,
@@ -162,6 +178,9 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
         "retry_policy": create.retry_policy,
         "fail_fast_4xx": create.fail_fast_4xx,
         "owned": create.owned,
+        "rate_per_second": create.rate.unwrap_or(0),
+        "ordered": create.ordered,
+        "recovery": create.recovery,
         "headers": headers,
     });
     let times = [
@@ -188,15 +207,18 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
         )
         .await?;
     if create.of.json {
-        println!("{made:#}");
+        out::line(format_args!("{made:#}"))?;
         return Ok(());
     }
-    print!("{}", table::render(HEAD, [row(&made)]));
-    println!("\nsecret (shown this once): {}", text(&made["secret"]));
+    let secret = text(&made["secret"]);
+    let table = table::render(HEAD, [row(&made)]);
+    out::line(format_args!("{table}\nsecret (shown this once): {secret}"))?;
     Ok(())
 }
 
-const HEAD: &[&str] = &["id", "uid", "status", "types", "in flight", "url"];
+const HEAD: &[&str] = &[
+    "id", "uid", "status", "types", "limits", "mode", "retries", "url",
+];
 
 fn row(endpoint: &Value) -> Vec<String> {
     let types: Vec<_> = endpoint["event_types"]
@@ -213,11 +235,55 @@ fn row(endpoint: &Value) -> Vec<String> {
     vec![
         text(&endpoint["id"]),
         text(&endpoint["uid"]),
-        text(&endpoint["status"]),
+        status(endpoint),
         types,
-        text(&endpoint["max_in_flight"]),
+        limits(endpoint),
+        mode(endpoint),
+        retries(endpoint),
         text(&endpoint["url"]),
     ]
+}
+
+/// With the reason, where Posthaste disabled it.
+fn status(endpoint: &Value) -> String {
+    let status = text(&endpoint["status"]);
+    match endpoint["disabled_reason"].as_str() {
+        Some(reason) => format!("{status}: {reason}"),
+        None => status,
+    }
+}
+
+/// Attempts at once, and a second where that has a bound.
+fn limits(endpoint: &Value) -> String {
+    let at_once = text(&endpoint["max_in_flight"]);
+    match endpoint["rate_per_second"].as_u64() {
+        Some(rate) if rate > 0 => format!("{at_once}, {rate}/s"),
+        _ => at_once,
+    }
+}
+
+/// How its events come to it.
+fn mode(endpoint: &Value) -> String {
+    let is = |name: &str| endpoint[name] == true;
+    let fifo = endpoint["recovery"] == "fifo";
+    let mode = match (is("ordered"), is("owned")) {
+        (true, _) => "ordered",
+        (false, true) => "owned",
+        (false, false) => "direct",
+    };
+    // An ordered one always is.
+    if fifo && mode != "ordered" {
+        return format!("{mode}, fifo");
+    }
+    mode.to_owned()
+}
+
+fn retries(endpoint: &Value) -> String {
+    let policy = text(&endpoint["retry_policy"]);
+    if endpoint["fail_fast_4xx"] == true {
+        return format!("{policy}, fail fast");
+    }
+    policy
 }
 
 pub(super) fn text(value: &Value) -> String {
@@ -232,11 +298,11 @@ async fn list(of: Of) -> anyhow::Result<()> {
         .call(Method::GET, &path(&of.tenant), &[], Bytes::new())
         .await?;
     if of.json {
-        println!("{found:#}");
+        out::line(format_args!("{found:#}"))?;
         return Ok(());
     }
     let rows = found["data"].as_array().into_iter().flatten().map(row);
-    print!("{}", table::render(HEAD, rows));
+    out::write(&table::render(HEAD, rows))?;
     Ok(())
 }
 
@@ -245,9 +311,9 @@ async fn enable(of: Of, endpoint: &str) -> anyhow::Result<()> {
     let path = format!("{}/{}/enable", path(&of.tenant), encode(endpoint));
     let enabled = client.call(Method::POST, &path, &[], Bytes::new()).await?;
     if of.json {
-        println!("{enabled:#}");
+        out::line(format_args!("{enabled:#}"))?;
     } else {
-        println!("enabled {}", table::plain(endpoint));
+        out::line(format_args!("enabled {}", table::plain(endpoint)))?;
     }
     Ok(())
 }
@@ -259,9 +325,74 @@ async fn delete(of: Of, endpoint: &str) -> anyhow::Result<()> {
         .call(Method::DELETE, &path, &[], Bytes::new())
         .await?;
     if of.json {
-        println!("{}", json!({"deleted": endpoint}));
+        out::line(json!({"deleted": endpoint}))?;
     } else {
-        println!("deleted {}", table::plain(endpoint));
+        out::line(format_args!("deleted {}", table::plain(endpoint)))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Words {
+        #[command(flatten)]
+        create: Create,
+    }
+
+    fn words(more: &[&str]) -> Result<Create, clap::Error> {
+        let least = ["create", "--tenant", "a", "--url", "https://example.com"];
+        let words = Words::try_parse_from(least.iter().chain(more))?;
+        Ok(words.create)
+    }
+
+    #[test]
+    fn a_rate_and_a_recovery_are_read_or_refused() {
+        let none = words(&[]).unwrap();
+        assert_eq!((none.rate, &*none.recovery), (None, "live_first"));
+        let all = words(&["--rate", "50/s", "--ordered", "--recovery", "fifo"]).unwrap();
+        assert_eq!(
+            (all.rate, all.ordered, &*all.recovery),
+            (Some(50), true, "fifo")
+        );
+        for bad in [
+            ["--rate", "0/s"],
+            ["--recovery", "lifo"],
+            ["--rate", "fast"],
+        ] {
+            assert!(words(&bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_row_shows_what_matters() {
+        let mut endpoint = json!({
+            "id": "ep_1", "uid": "billing", "status": "active", "event_types": [],
+            "max_in_flight": 10, "rate_per_second": 0, "owned": false, "ordered": false,
+            "recovery": "live_first", "retry_policy": "standard", "fail_fast_4xx": false,
+            "url": "https://example.com",
+        });
+        let shown = |endpoint: &Value| row(endpoint).join(" | ");
+        assert_eq!(
+            shown(&endpoint),
+            "ep_1 | billing | active | * | 10 | direct | standard | https://example.com"
+        );
+        endpoint["status"] = "disabled".into();
+        endpoint["disabled_reason"] = "gone".into();
+        endpoint["rate_per_second"] = 50.into();
+        endpoint["owned"] = true.into();
+        endpoint["recovery"] = "fifo".into();
+        endpoint["fail_fast_4xx"] = true.into();
+        assert_eq!(
+            shown(&endpoint),
+            "ep_1 | billing | disabled: gone | * | 10, 50/s | owned, fifo | standard, fail fast | \
+             https://example.com"
+        );
+        endpoint["ordered"] = true.into();
+        assert_eq!(mode(&endpoint), "ordered");
+    }
 }

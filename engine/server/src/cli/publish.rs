@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, Server};
 use super::endpoints::encode;
+use super::{out, table};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -18,6 +19,7 @@ use super::endpoints::encode;
   posthaste publish --tenant acme --file events.ndjson     one envelope a line:
       {\"type\": \"invoice.paid\", \"id\": \"evt_1\", \"data\": {\"amount\": 7}}
   posthaste publish --tenant acme --type invoice.paid < invoice.json
+  posthaste publish --tenant acme --type invoice.paid --ordering-key customer-7 --data '{}'
 
 An event is accepted once the log has it. A file stops at the first line that is refused, and says
 how many before it are accepted.")]
@@ -35,6 +37,9 @@ pub(crate) struct Options {
     /// Its id; made by the server without one.
     #[arg(long, conflicts_with = "file")]
     id: Option<String>,
+    /// Its ordering key: ordered endpoints get events of one key in order.
+    #[arg(long, value_name = "KEY", conflicts_with = "file")]
+    ordering_key: Option<String>,
     /// Its body; from standard input without it.
     #[arg(long, conflicts_with = "file")]
     data: Option<String>,
@@ -69,21 +74,22 @@ async fn publish_one(client: &mut Client, path: &str, options: &Options) -> anyh
     let event_type = options.event_type.as_deref().unwrap_or_default();
     let mut headers = vec![("webhook-type", event_type)];
     headers.extend(options.id.as_deref().map(|id| ("webhook-id", id)));
+    let key = options.ordering_key.as_deref();
+    headers.extend(key.map(|key| ("webhook-ordering-key", key)));
     headers.push(("content-type", "application/json"));
     let accepted = client
         .call(Method::POST, path, &headers, body.into())
         .await?;
-    show(&accepted, options.json);
+    show(&accepted, options.json)?;
     Ok(())
 }
 
-fn show(accepted: &Value, as_json: bool) {
+fn show(accepted: &Value, as_json: bool) -> std::io::Result<()> {
     if as_json {
-        println!("{accepted}");
-    } else {
-        let id = accepted["id"].as_str().unwrap_or_default();
-        println!("accepted {}", super::table::plain(id));
+        return out::line(accepted);
     }
+    let id = accepted["id"].as_str().unwrap_or_default();
+    out::line(format_args!("accepted {}", table::plain(id)))
 }
 
 async fn publish_file(
@@ -111,7 +117,7 @@ async fn publish_file(
             .with_context(|| format!("line {}; the {count} before it are accepted", number + 1))?;
         count += 1;
         if as_json {
-            show(&accepted, true);
+            show(&accepted, true)?;
         } else if progress && count.is_multiple_of(100) {
             eprint!("\r{count} accepted");
             std::io::stderr().flush()?;
@@ -121,9 +127,9 @@ async fn publish_file(
         eprint!("\r");
     }
     if as_json {
-        println!("{}", json!({"accepted": count}));
+        out::line(json!({"accepted": count}))?;
     } else {
-        println!("{count} events accepted");
+        out::line(format_args!("{count} events accepted"))?;
     }
     Ok(())
 }

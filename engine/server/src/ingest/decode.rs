@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 use posthaste_core::event::{Event, EventError, JSON, Origin, SYSTEM_TENANT};
+use posthaste_core::limits::ORDERING_KEY_BYTES_MAX;
 use posthaste_core::time::Timestamp;
 
 use super::envelope::Envelope;
@@ -26,6 +27,7 @@ pub struct Decoder {
     type_header: String,
     id_header: String,
     tenant_header: String,
+    ordering_header: String,
     default_tenant: Option<ByteString>,
     envelope: Envelope,
     operational: ByteString,
@@ -38,6 +40,7 @@ struct Parts {
     event_type: Option<ByteString>,
     tenant: Option<ByteString>,
     content_type: Option<ByteString>,
+    ordering_key: Option<Bytes>,
     body: Option<Bytes>,
 }
 
@@ -51,6 +54,7 @@ impl Decoder {
             type_header: config.headers.event_type.clone(),
             id_header: config.headers.id.clone(),
             tenant_header: config.headers.tenant.clone(),
+            ordering_header: config.headers.ordering_key.clone(),
             default_tenant: config.default_tenant.as_deref().map(ByteString::from),
             envelope: Envelope::new(&config.envelope)?,
         })
@@ -87,6 +91,7 @@ impl Decoder {
             event_type,
             content_type: parts.content_type.unwrap_or(JSON),
             body: parts.body.ok_or_else(|| self.no_body())?,
+            ordering_key: ordering_key(parts.ordering_key, &record.key),
             origin,
         };
         event.check()?;
@@ -106,6 +111,8 @@ impl Decoder {
                 parts.id = Some(text("id", value)?);
             } else if name.eq_ignore_ascii_case(&self.tenant_header) {
                 parts.tenant = Some(text("tenant", value)?);
+            } else if name.eq_ignore_ascii_case(&self.ordering_header) {
+                parts.ordering_key = Some(value.clone());
             } else if name.eq_ignore_ascii_case(CONTENT_TYPE) {
                 parts.content_type = Some(text("content-type", value)?);
             } else if let Some(attribute) = cloud_attribute(name) {
@@ -113,6 +120,7 @@ impl Decoder {
                     "type" => cloud.event_type = Some(text("ce type", value)?),
                     "id" => cloud.id = Some(text("ce id", value)?),
                     "tenant" => cloud.tenant = Some(text("ce tenant", value)?),
+                    "partitionkey" => cloud.ordering_key = Some(value.clone()),
                     _ => {}
                 }
             }
@@ -127,6 +135,7 @@ impl Decoder {
                 event_type: cloud.event_type,
                 tenant: cloud.tenant.or(parts.tenant),
                 content_type: parts.content_type,
+                ordering_key: parts.ordering_key.or(cloud.ordering_key),
                 body: Some(record.value.clone()),
             });
         }
@@ -153,6 +162,9 @@ impl Decoder {
             } else {
                 None
             },
+            ordering_key: headers
+                .ordering_key
+                .or(scanned.ordering_key.map(ByteString::into_bytes)),
             body: scanned.data,
         })
     }
@@ -189,8 +201,20 @@ impl Decoder {
     }
 }
 
+/// The key that is given, or the record's: that never makes an event bad, and of
+/// a long one the hash orders as well.
+fn ordering_key(given: Option<Bytes>, of_record: &Bytes) -> Bytes {
+    if let Some(given) = given.filter(|key| !key.is_empty()) {
+        return given;
+    }
+    if of_record.len() > ORDERING_KEY_BYTES_MAX {
+        return Bytes::copy_from_slice(blake3::hash(of_record).as_bytes());
+    }
+    of_record.clone()
+}
+
 /// The headers of a record that [`Decoder::decode`] reads back into this event,
-/// under the default names.
+/// under the default names; its key is the ordering key.
 pub fn headers_of(config: &crate::config::HeaderNames, event: &Event) -> Vec<(ByteString, Bytes)> {
     let header =
         |name: &str, value: &ByteString| (ByteString::from(name), value.as_bytes().clone());
@@ -235,132 +259,4 @@ pub fn record_of(headers: Vec<(ByteString, Bytes)>, value: Bytes, now: Timestamp
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn decode(headers: &[(&str, &str)], body: &str) -> Result<Event, EventError> {
-        let headers = headers
-            .iter()
-            .map(|(name, value)| {
-                let value = Bytes::copy_from_slice(value.as_bytes());
-                (ByteString::from(*name), value)
-            })
-            .collect();
-        let record = record_of(
-            headers,
-            Bytes::copy_from_slice(body.as_bytes()),
-            Timestamp::from_millis(1),
-        );
-        decode_from("events", &record)
-    }
-
-    fn decode_from(topic: &str, record: &Record) -> Result<Event, EventError> {
-        let tp = TopicPartition {
-            topic: topic.into(),
-            partition: 3,
-        };
-        let decoder = Decoder::new(&Config::default()).unwrap();
-        decoder.decode(&tp, record)
-    }
-
-    #[test]
-    fn operational_events_come_from_their_own_topic_alone() {
-        let mut event = decode(&[("webhook-type", "a"), ("webhook-tenant", "t")], "{}").unwrap();
-        event.tenant = SYSTEM_TENANT.into();
-        let headers = headers_of(&crate::config::HeaderNames::default(), &event);
-        let record = record_of(headers, event.body, Timestamp::from_millis(1));
-        let read = decode_from("posthaste.operational", &record).unwrap();
-        assert_eq!((&read.id, &*read.tenant), (&event.id, SYSTEM_TENANT));
-        let refused = decode_from("events", &record).expect_err("reserved");
-        assert_eq!(refused, EventError::Reserved);
-    }
-
-    #[test]
-    fn headers_route_any_body_byte_for_byte() {
-        let event = decode(
-            &[
-                ("webhook-type", "invoice.paid"),
-                ("Webhook-Id", "evt_1"),
-                ("webhook-tenant", "acme"),
-                ("content-type", "text/plain"),
-            ],
-            "not json at all {",
-        )
-        .unwrap();
-        assert_eq!((&*event.id, &*event.tenant), ("evt_1", "acme"));
-        assert_eq!(&event.body[..], b"not json at all {");
-        assert_eq!(&*event.content_type, "text/plain");
-        let again = headers_of(&crate::config::HeaderNames::default(), &event);
-        assert_eq!(again.len(), 4);
-    }
-
-    #[test]
-    fn cloudevents_in_both_modes() {
-        let binary = decode(
-            &[
-                ("ce_type", "order.made"),
-                ("ce_id", "1"),
-                ("ce_source", "/shop"),
-                ("webhook-tenant", "acme"),
-            ],
-            "{\"a\":1}",
-        )
-        .unwrap();
-        assert_eq!((&*binary.event_type, &*binary.id), ("order.made", "1"));
-        assert_eq!(&binary.body[..], b"{\"a\":1}");
-        let text = r#"{"specversion":"1.0","id":"2","type":"order.made","data":{"b": 2}}"#;
-        let structured = decode(
-            &[
-                (
-                    "content-type",
-                    "application/cloudevents+json; charset=utf-8",
-                ),
-                ("webhook-tenant", "acme"),
-            ],
-            text,
-        )
-        .unwrap();
-        assert_eq!(&*structured.id, "2");
-        assert_eq!(&structured.body[..], text.as_bytes());
-        assert!(
-            structured
-                .content_type
-                .starts_with("application/cloudevents+json")
-        );
-    }
-
-    #[test]
-    fn an_envelope_delivers_its_data_as_it_was_written() {
-        let event = decode(
-            &[],
-            r#" {"tenant":"acme","data": { "z" : 1.50, "a":"\u00e9" },"type":"a.b","id":"x"}"#,
-        )
-        .unwrap();
-        assert_eq!(&event.body[..], br#"{ "z" : 1.50, "a":"\u00e9" }"#);
-        assert_eq!((&*event.tenant, &*event.event_type), ("acme", "a.b"));
-    }
-
-    #[test]
-    fn an_event_without_an_id_gets_the_same_one_each_time() {
-        let headers = [("webhook-type", "a"), ("webhook-tenant", "t")];
-        let first = decode(&headers, "{}").unwrap();
-        assert_eq!(first.id, decode(&headers, "{}").unwrap().id);
-        assert!(first.id.starts_with("evt_"));
-    }
-
-    #[test]
-    fn what_is_missing_or_wrong_is_named() {
-        let refused = |headers: &[(&str, &str)], body: &str| {
-            decode(headers, body).expect_err("refused").to_string()
-        };
-        assert!(refused(&[], "{").contains("JSON"));
-        assert!(refused(&[], "[1]").contains("object"));
-        assert!(refused(&[], r#"{"id":"1"}"#).contains("no type"));
-        assert!(refused(&[], r#"{"type":"a"}"#).contains("no tenant"));
-        let no_body = refused(&[], r#"{"type":"a","tenant":"t"}"#);
-        assert!(no_body.contains("no body: expected the envelope's `/data`"));
-        assert!(refused(&[], r#"{"type":7,"tenant":"t"}"#).contains("`/type`"));
-        let type_only = [("webhook-type", "a b"), ("webhook-tenant", "t")];
-        assert!(refused(&type_only, "").contains("type must be"));
-    }
-}
+mod tests;

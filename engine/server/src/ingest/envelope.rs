@@ -19,6 +19,7 @@ pub(super) struct Envelope {
     event_type: Pointer,
     id: Pointer,
     tenant: Pointer,
+    ordering_key: Pointer,
     data: Pointer,
 }
 
@@ -28,6 +29,7 @@ pub(super) struct Scanned {
     pub(super) event_type: Option<ByteString>,
     pub(super) id: Option<ByteString>,
     pub(super) tenant: Option<ByteString>,
+    pub(super) ordering_key: Option<ByteString>,
     pub(super) data: Option<Bytes>,
 }
 
@@ -49,12 +51,14 @@ impl Envelope {
             event_type: read("ingest.envelope.event_type", &pointers.event_type)?,
             id: read("ingest.envelope.id", &pointers.id)?,
             tenant: read("ingest.envelope.tenant", &pointers.tenant)?,
+            ordering_key: read("ingest.envelope.ordering_key", &pointers.ordering_key)?,
             data: read("ingest.envelope.data", &pointers.data)?,
         })
     }
 
     /// Structured-mode CloudEvents: the attributes stand at the top, the whole
-    /// is the body. `tenant` is our extension attribute.
+    /// is the body. `tenant` is our extension attribute, `partitionkey` one of
+    /// CloudEvents' own.
     pub(super) fn cloudevents() -> Self {
         let member = |name: &str| Pointer {
             text: format!("/{name}"),
@@ -64,6 +68,7 @@ impl Envelope {
             event_type: member("type"),
             id: member("id"),
             tenant: member("tenant"),
+            ordering_key: member("partitionkey"),
             data: Pointer {
                 text: String::new(),
                 members: vec![],
@@ -95,6 +100,7 @@ impl Envelope {
             event_type: self.event_type.string(&top)?,
             id: self.id.string(&top)?,
             tenant: self.tenant.string(&top)?,
+            ordering_key: self.ordering_key.text(&top)?,
             data,
         })
     }
@@ -143,17 +149,32 @@ impl Pointer {
     }
 
     fn string(&self, top: &Object<'_>) -> Result<Option<ByteString>, EventError> {
-        let Some(raw) = self.find(top) else {
+        self.read(top, "a string", |text| serde_json::from_str(text).ok())
+    }
+
+    /// As [`string`](Self::string); a number stands as it is written.
+    fn text(&self, top: &Object<'_>) -> Result<Option<ByteString>, EventError> {
+        self.read(top, "a string or a number", |text| {
+            let number = serde_json::from_str::<serde_json::Number>(text);
+            let number = number.ok().map(|_| text.to_owned());
+            number.or_else(|| serde_json::from_str(text).ok())
+        })
+    }
+
+    fn read(
+        &self,
+        top: &Object<'_>,
+        wanted: &str,
+        read: impl FnOnce(&str) -> Option<String>,
+    ) -> Result<Option<ByteString>, EventError> {
+        let found = self.find(top).map(RawValue::get);
+        let Some(text) = found.filter(|text| *text != "null") else {
             return Ok(None);
         };
-        if raw.get() == "null" {
-            return Ok(None);
-        }
-        serde_json::from_str::<String>(raw.get())
-            .map(|text| Some(ByteString::from(text)))
-            .map_err(|_| {
-                EventError::Malformed(format!("the envelope's `{}` must be a string", self.text))
-            })
+        let read = read(text).ok_or_else(|| {
+            EventError::Malformed(format!("the envelope's `{}` must be {wanted}", self.text))
+        })?;
+        Ok(Some(ByteString::from(read)))
     }
 }
 

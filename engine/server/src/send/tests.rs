@@ -185,6 +185,7 @@ fn event(body: impl Into<Bytes>) -> Event {
         event_type: "invoice.paid".into(),
         content_type: JSON,
         body: body.into(),
+        ordering_key: Bytes::new(),
         origin: Origin {
             topic: "events".into(),
             partition: 0,

@@ -1,7 +1,7 @@
 //! The command line from outside: what its help says, and its exit codes.
 
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn posthaste(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_posthaste"))
@@ -114,4 +114,30 @@ fn what_cannot_be_reached_is_69() {
     std::fs::write(&file, format!("log = \"kafka://{}\"", nobody())).unwrap();
     let (code, said) = failure(&["topics", "create", "--config", file.to_str().unwrap()]);
     assert_eq!(code, Some(69), "{said}");
+}
+
+#[test]
+fn where_nobody_reads_it_ends_quietly() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("posthaste.toml");
+    let log = format!("log = \"embedded:{}\"", dir.path().join("log").display());
+    std::fs::write(&file, log).unwrap();
+    let words = ["topics", "create", "--config", file.to_str().unwrap()];
+    let ended = |stdout: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_posthaste"));
+        let output = command.args(words).stdout(stdout).stderr(Stdio::piped());
+        let ended = output.spawn().unwrap().wait_with_output().unwrap();
+        (
+            ended.status.code(),
+            String::from_utf8(ended.stderr).unwrap(),
+        )
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(ended(writer.into()), (Some(141), String::new()));
+    // Anything else that goes wrong there is said.
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let (code, said) = ended(full.unwrap().into());
+    assert_eq!(code, Some(1));
+    assert!(said.starts_with("posthaste: standard output: "), "{said}");
 }

@@ -9,6 +9,7 @@ mod dead;
 mod dev;
 mod embedded;
 mod kafka;
+mod ordered;
 mod outage;
 mod receiver;
 mod refusals;

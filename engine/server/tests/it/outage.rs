@@ -90,3 +90,29 @@ fn an_endpoint_that_is_gone_is_disabled_and_whoever_listens_hears_of_it() {
     assert_eq!(refused.problem(422, "invalid").0, "tenant");
     server.stop();
 }
+
+#[test]
+fn an_endpoint_that_refuses_our_signature_is_told_of_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = "[retry_policies.soon]\ngaps = [\"1s\", \"1s\", \"1s\"]\n";
+    let config = format!("{}{SETTINGS}{policy}", embedded(dir.path()));
+    let server = Server::start(&config);
+    let (refusing, listener) = (Receiver::start(401), Receiver::start(200));
+    make(
+        &server,
+        "acme",
+        &refusing,
+        json!({ "retry_policy": "soon" }),
+    );
+    let wanted = json!({ "event_types": ["endpoint.auth_failing"] });
+    make(&server, "_posthaste", &listener, wanted);
+    publish(&server, "evt_1");
+    eventually("the listener hears of it", || listener.taken().len() == 1);
+    eventually("it is given up", || {
+        let letters = server.api.call("GET", "/v1/dead_letters", "", b"");
+        let letters: Value = serde_json::from_str(&letters.text).unwrap();
+        letters["data"][0]["delivery"]["last_status"] == 401
+    });
+    assert_eq!(listener.taken().len(), 1, "three retries were refused");
+    server.stop();
+}

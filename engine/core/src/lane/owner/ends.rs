@@ -103,6 +103,18 @@ impl Owner {
             }));
         }
         line.health.note(sign, now);
+        line.own_fault = !outcome.counts();
+        match outcome.status {
+            Some(status @ (401 | 403)) if !line.auth_failing => {
+                line.auth_failing = true;
+                actions.push(Action::Notify(Notice {
+                    endpoint,
+                    at: now,
+                    kind: NoticeKind::AuthFailing { status },
+                }));
+            }
+            _ => line.auth_failing &= outcome.verdict != Verdict::Delivered,
+        }
         if let Some(asked) = outcome.retry_after {
             let asked = asked.min(RETRY_AFTER_MAX);
             let tenth = u64::try_from(asked.as_millis() / 10).unwrap_or(u64::MAX);
@@ -111,7 +123,7 @@ impl Owner {
         }
         if outcome.verdict == Verdict::Gone {
             self.disable(endpoint, line, DisableReason::Gone, now, actions);
-        } else if line.health.is_hopeless(now) {
+        } else if sign == Sign::Failing && line.health.is_hopeless(now) {
             self.disable(endpoint, line, DisableReason::Failing, now, actions);
         }
     }

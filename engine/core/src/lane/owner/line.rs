@@ -25,6 +25,11 @@ pub(super) struct Line {
     pub(super) page: Page,
     pub(super) breaker: Breaker,
     pub(super) health: Health,
+    /// Our own way out failed last, or a rule of ours forbade it: one at a time
+    /// finds out when that is over.
+    pub(super) own_fault: bool,
+    /// It answered 401 or 403, and has taken nothing since.
+    pub(super) auth_failing: bool,
     /// The gate as this owner published it last, and when.
     pub(super) gate: Option<(GateState, Timestamp)>,
     /// The receiver asked for it, or its shard has no room.
@@ -85,6 +90,7 @@ impl Line {
     pub(super) fn restore(standing: &proto::snapshot::Standing) -> Self {
         let mut line = Self::new(true);
         line.health = Health::restore(standing);
+        line.auth_failing = standing.auth_failing;
         line.paused_until = Timestamp::from_millis(standing.paused_until_ms);
         if let &[since_ms, until_ms, doubled] = &standing.breaker[..] {
             line.breaker = Breaker::load(Saved::Open {
@@ -100,6 +106,7 @@ impl Line {
     /// anew.
     pub(super) fn save(&self) -> Option<proto::snapshot::Standing> {
         let mut standing = self.health.save();
+        standing.auth_failing = self.auth_failing;
         standing.paused_until_ms = self.paused_until.as_millis();
         if let Saved::Open {
             since_ms,
@@ -114,16 +121,27 @@ impl Line {
 
     /// Whether nothing would be lost with it.
     pub(super) fn is_idle(&self) -> bool {
+        self.is_quiet()
+            && self.breaker.is_closed()
+            && self.health.is_well()
+            && !self.auth_failing
+            && self.disabling.is_none()
+            && self.gate.is_none_or(|(state, _)| state == GateState::Open)
+    }
+
+    /// Whether nothing of it is under way.
+    pub(super) fn is_quiet(&self) -> bool {
         self.out == 0
             && self.moving == 0
             && self.page.reading.is_none()
             && !self.page.queued
             && self.busy.is_empty()
-            && self.breaker.is_closed()
-            && self.health.is_well()
-            && self.disabling.is_none()
             && self.expiring.is_none()
-            && self.gate.is_none_or(|(state, _)| state == GateState::Open)
+    }
+
+    /// Whether one more may be out.
+    pub(super) fn has_room(&self) -> bool {
+        self.out < if self.own_fault { 1 } else { self.most }
     }
 
     /// Nothing of this key is out any longer, if it was the one at this offset.

@@ -34,7 +34,12 @@ impl Owner {
         let settings = self.endpoints.settings(endpoint);
         let work = self.work(endpoint, &mut line, &settings, now, actions);
         let gate = self.gate(endpoint, &mut line, &settings, now, actions);
-        if !self.owes(endpoint) && line.is_idle() {
+        // What is thought of a deleted endpoint is of no use to anybody.
+        let idle = match settings.standing {
+            Standing::Deleted => line.is_quiet(),
+            Standing::Unknown | Standing::Active | Standing::Disabled => line.is_idle(),
+        };
+        if !self.owes(endpoint) && idle {
             return;
         }
         let soon = now.after(std::time::Duration::from_millis(1));
@@ -90,7 +95,7 @@ impl Owner {
     /// When a line that is not barred has something to do that nothing else will
     /// remind it of.
     fn next_turn(&self, endpoint: EndpointId, line: &Line, now: Timestamp) -> Option<Timestamp> {
-        if line.out >= line.most {
+        if !line.has_room() {
             return None;
         }
         if line.breaker.refuses(now) {
@@ -119,7 +124,7 @@ impl Owner {
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) {
-        while line.out < line.most {
+        while line.has_room() {
             if line.breaker.refuses(now) && !line.probe {
                 break;
             }
@@ -260,7 +265,8 @@ impl Owner {
         }
     }
 
-    /// A barred line: nothing goes out of it but what expired.
+    /// A barred line: nothing goes out of it but what expired. One that owes
+    /// nothing is not looked at again before something happens to it.
     fn wait(
         &mut self,
         endpoint: EndpointId,
@@ -269,6 +275,9 @@ impl Owner {
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) -> Option<Timestamp> {
+        if !self.owes(endpoint) {
+            return None;
+        }
         if now >= line.expire_at {
             line.expire_at = now.after(EXPIRE_EVERY);
             self.expire_timers(endpoint, line, now, actions);
@@ -405,7 +414,7 @@ fn bar(line: &Line, settings: &Settings, now: Timestamp) -> Option<Bar> {
         .disabling
         .is_some_and(|since| now.since(since) < EXPIRE_EVERY);
     let off = settings.standing == Standing::Disabled || disabling;
-    if off || settings.gate.state == GateState::Paused {
+    if off || settings.gate.0 == GateState::Paused {
         Some(Bar { until: None })
     } else if line.probe {
         None

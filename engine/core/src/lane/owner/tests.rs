@@ -66,12 +66,12 @@ const ACTIVE: Settings = Settings {
     ordered: false,
     fifo: false,
     in_flight: 1,
-    gate: Gate::OPEN,
+    gate: (GateState::Open, Timestamp::from_millis(0)),
 };
 
 impl Endpoints for World {
     fn settings(&self, endpoint: EndpointId) -> Settings {
-        self.own.get(&endpoint).unwrap_or(&ACTIVE).clone()
+        *self.own.get(&endpoint).unwrap_or(&ACTIVE)
     }
 }
 

@@ -124,13 +124,14 @@ impl Owner {
         actions: &mut Vec<Action>,
     ) -> Option<Timestamp> {
         let active = settings.standing == Standing::Active;
-        if !active || settings.gate.state == GateState::Paused {
+        let (published, at) = settings.gate;
+        if !active || published == GateState::Paused {
             return None;
         }
         // What others see can be newer than what we published: an operator's.
         let (is, since) = match line.gate {
-            Some((state, at)) if at >= settings.gate.at => (state, at),
-            _ => (settings.gate.state, settings.gate.at),
+            Some((state, since)) if since >= at => (state, since),
+            _ => (published, at),
         };
         let down = !line.breaker.is_closed();
         let behind = self.owes(endpoint);

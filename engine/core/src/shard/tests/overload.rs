@@ -400,6 +400,25 @@ fn when_nobody_can_be_reached_it_suspects_itself() {
         let fault = Outcome::failed(Cause::EgressError);
         assert!(!fault.counts());
         assert!(matches!(wanted.reports[..], [(1, ReportEnd::Attempted(o))] if o == fault));
+        let answered = Outcome::response(500, None, now);
+        // Nor by what hung on a connection made before; an answer is the
+        // receiver's own.
+        for (outcome, told) in [
+            (Outcome::failed(Cause::TimeoutHeaders), fault),
+            (Outcome::failed(Cause::ConnectionReset), fault),
+            (answered, answered),
+        ] {
+            let retry = from(Room::Owner, 0, 1);
+            let wanted = attempt(&mut shard, retry, outcome, now);
+            assert!(matches!(wanted.reports[..], [(1, ReportEnd::Attempted(o))] if o == told));
+        }
+        let wanted = &mut attempt(
+            &mut shard,
+            delivery(0, 2),
+            Outcome::failed(Cause::TimeoutHeaders),
+            now,
+        );
+        assert_eq!(laned(wanted), proto::Reason::Gate);
         sweep(&mut shard, now);
         assert!(shard.suspects_itself());
         assert!((0..40).all(|ix| shard.queue(EndpointIx(ix)).breaker.is_closed()));

@@ -1,6 +1,8 @@
 //! Where it is shown: a terminal that is drawn over, or lines.
 
-use std::io::{IsTerminal as _, Write as _, stdout};
+use std::io::{IsTerminal as _, stdout};
+
+use crate::cli::out::{self, write};
 
 /// Alternate screen, no cursor, no wrapping of long lines (xterm's control
 /// sequences; every terminal of today knows them).
@@ -58,13 +60,7 @@ impl Drop for Screen {
     }
 }
 
-fn write(text: &str) -> std::io::Result<()> {
-    let mut out = stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
-}
-
 /// One line to standard output, at once.
 pub(super) fn say(line: &str) -> std::io::Result<()> {
-    write(&format!("{line}\n"))
+    out::line(line)
 }

@@ -123,6 +123,12 @@ fn cases() -> Vec<Case> {
             "{}",
             &["tenant must be visible ASCII without `/`"],
         ),
+        bad(
+            "an ordering key too long",
+            &[typed, tenant, ("webhook-ordering-key", &[b'k'; 257])],
+            "{}",
+            &["ordering key has 257 bytes, at most 256"],
+        ),
         oversize,
         good("evt-3"),
     ]

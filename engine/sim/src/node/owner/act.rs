@@ -70,11 +70,16 @@ impl Node {
                 self.write_table(gate_key(endpoint), value, out);
             }
             Action::Disable { endpoint, reason } => self.disable(endpoint, reason, out),
-            Action::Notify(notice) => out.check.seen.note(match notice.kind {
-                NoticeKind::Disabled(_) => Seen::ToldDisabled,
-                NoticeKind::Recovered { .. } => Seen::ToldRecovered,
-                NoticeKind::Exhausted { .. } => Seen::ToldExhausted,
-            }),
+            Action::Notify(notice) => {
+                let seen = match notice.kind {
+                    NoticeKind::Disabled(_) => Some(Seen::ToldDisabled),
+                    NoticeKind::Recovered { .. } => Some(Seen::ToldRecovered),
+                    NoticeKind::Exhausted { .. } => Some(Seen::ToldExhausted),
+                    // No receiver here answers 401 or 403.
+                    NoticeKind::AuthFailing { .. } => None,
+                };
+                seen.into_iter().for_each(|seen| out.check.seen.note(seen));
+            }
             Action::Snapshot { parts } => {
                 let records = parts.into_iter().map(|part| lane(partition, part));
                 let purpose = Purpose::Snapshot(partition, epoch);

@@ -151,10 +151,7 @@ fn a_few_that_expired_become_one_each_timers_too() {
         deliver(2, 1, 50, later(1_000)),
         deliver(3, 1, 0, NEVER),
     ]);
-    let gate = Gate {
-        state: GateState::Paused,
-        ..Gate::OPEN
-    };
+    let gate = (GateState::Paused, START);
     lane.settings(1, Settings { gate, ..ACTIVE });
     assert!(lane.tick(START).is_empty());
     let mut gone = buried(&lane.tick(later(1_000)));

@@ -1,7 +1,7 @@
 //! Breaker, gate, pauses, disabling and commands.
 
 use super::*;
-use crate::limits::{DISABLE_AFTER, GATE_DWELL};
+use crate::limits::{DISABLE_AFTER, EXPIRE_EVERY, GATE_DWELL};
 
 fn failed(number: u64, endpoint: u8, cause: Cause) -> Bytes {
     let value = deliver(number, endpoint, NEVER.as_millis() >> 20, NEVER);
@@ -104,19 +104,9 @@ fn a_fifo_endpoints_gate_opens_behind_its_backlog() {
 
 #[test]
 fn a_gate_dwells_and_an_operators_is_left_alone() {
-    let gate = Gate {
-        state: GateState::Held,
-        at: START,
-        ..Gate::OPEN
-    };
+    let gate = (GateState::Held, START);
     let mut lane = Lane::ready(vec![deliver(1, 1, 1, NEVER)]);
-    lane.settings(
-        1,
-        Settings {
-            gate: gate.clone(),
-            ..ACTIVE
-        },
-    );
+    lane.settings(1, Settings { gate, ..ACTIVE });
     assert_eq!(
         dispatched(&lane.tick(later(10))),
         [0],
@@ -125,20 +115,9 @@ fn a_gate_dwells_and_an_operators_is_left_alone() {
     assert_eq!(lane.gates(), []);
     lane.tick(START.after(GATE_DWELL));
     assert_eq!(lane.gates(), [GateState::Open]);
-    let state = GateState::Paused;
-    let paused = Gate {
-        state,
-        at: later(5_000),
-        ..gate
-    };
+    let gate = (GateState::Paused, later(5_000));
     let mut lane = Lane::ready(vec![deliver(1, 1, 1, NEVER)]);
-    lane.settings(
-        1,
-        Settings {
-            gate: paused,
-            ..ACTIVE
-        },
-    );
+    lane.settings(1, Settings { gate, ..ACTIVE });
     assert!(lane.tick(later(60_000)).is_empty() && lane.gates().is_empty());
 }
 
@@ -276,4 +255,162 @@ fn retry_now_and_probe_do_not_wait() {
     let probe = dispatched(&lane.tick(now));
     assert_eq!(probe.len(), 1, "one, though the breaker is open");
     assert!(!dispatched(&lane.attempted(probe[0], 200, now)).is_empty());
+}
+
+/// What was said about 401 and 403 since this was asked last.
+fn refused(lane: &mut Lane) -> Vec<u16> {
+    let status = |action| match action {
+        Action::Notify(Notice {
+            kind: NoticeKind::AuthFailing { status },
+            ..
+        }) => Some(status),
+        _ => None,
+    };
+    lane.wanted.drain(..).filter_map(status).collect()
+}
+
+#[test]
+fn failing_authentication_is_told_once_until_something_was_taken() {
+    let mut lane = Lane::ready((0..60).map(|n| deliver(n, 1, 0, NEVER)).collect());
+    assert_eq!(dispatched(&lane.tick(START)).len(), 60);
+    let mut seen = Vec::new();
+    for (offset, status) in (0..).zip([500, 401, 403, 401, 429, 500, 403, 200, 500, 403, 401]) {
+        lane.attempted(offset, status, START);
+        seen.extend(
+            refused(&mut lane)
+                .into_iter()
+                .map(|status| (offset, status)),
+        );
+    }
+    assert_eq!(seen, [(1, 401), (9, 403)]);
+    // Its successor knows.
+    let parts = lane.owner.snapshot();
+    let records = parts
+        .iter()
+        .map(|part| proto::Snapshot::from_value(part).unwrap());
+    let standings = records.flat_map(|part| part.standings);
+    let failing: Vec<_> = standings.map(|standing| standing.auth_failing).collect();
+    assert_eq!(failing, [true]);
+    let standing = proto::snapshot::Standing {
+        auth_failing: true,
+        ..Default::default()
+    };
+    let line = Line::restore(&standing);
+    assert!(line.auth_failing && !line.is_idle());
+    assert_eq!(line.save(), Some(standing));
+}
+
+#[test]
+fn our_own_way_out_being_broken_blames_nobody_and_is_tried_by_one() {
+    let mut lane = Lane::ready((0..300).map(|n| deliver(n, 1, 0, NEVER)).collect());
+    let fault = || ReportEnd::Attempted(Outcome::failed(Cause::EgressError));
+    let mut out = dispatched(&lane.tick(START));
+    assert_eq!(out.len(), OWNER_OUTSTANDING);
+    let mut attempts = 0;
+    for second in 0..600 {
+        let now = later(second * 1_000);
+        for offset in std::mem::take(&mut out) {
+            attempts += 1;
+            assert_eq!(lane.report(offset, fault(), now), []);
+        }
+        out = dispatched(&lane.tick(now));
+        assert!(out.len() <= 1, "{second}");
+        assert_eq!(lane.flush(), [], "nothing is spent");
+    }
+    assert!(
+        (6..=10).contains(&(attempts - OWNER_OUTSTANDING)),
+        "{attempts}"
+    );
+    assert!(lane.owner.lines[&id(1)].breaker.is_closed());
+    assert!(lane.owner.lines[&id(1)].health.is_well());
+    assert_eq!(lane.gates(), []);
+    // The way is open again.
+    if out.is_empty() {
+        out = next_out(&mut lane);
+    }
+    let now = lane.now;
+    assert!(dispatched(&lane.attempted(out[0], 200, now)).len() > 30);
+}
+
+#[test]
+fn a_probe_that_our_own_way_out_failed_leaves_the_question_and_waits() {
+    let mut lane = down(100, ACTIVE);
+    for _ in 0..3 {
+        let probe = next_out(&mut lane);
+        assert_eq!(probe.len(), 1);
+        let (now, fault) = (lane.now, Outcome::failed(Cause::EgressError));
+        assert_eq!(lane.report(probe[0], ReportEnd::Attempted(fault), now), []);
+        assert_eq!(told(lane.flush()), []);
+        assert_eq!(lane.tick(now.after(Duration::from_secs(59))), []);
+        assert!(!lane.owner.lines[&id(1)].breaker.is_closed());
+    }
+}
+
+#[test]
+fn our_own_failure_does_not_disable_what_failed_long_ago() {
+    let mut lane = Lane::ready((0..99).map(|n| deliver(n, 1, 0, NEVER)).collect());
+    let out = dispatched(&lane.tick(START));
+    for (hour, &offset) in (0..25).zip(&out) {
+        lane.attempted(offset, 500, later(hour * 3_600_000));
+    }
+    let after = START.after(DISABLE_AFTER);
+    let fault = ReportEnd::Attempted(Outcome::failed(Cause::EgressError));
+    lane.report(out[25], fault, after);
+    assert_eq!(disabled(&mut lane), []);
+    lane.attempted(out[26], 500, after);
+    assert_eq!(disabled(&mut lane), [DisableReason::Failing]);
+}
+
+#[test]
+fn a_disabled_endpoint_that_is_owed_nothing_is_left_alone() {
+    let mut lane = Lane::ready(vec![deliver(1, 1, 0, NEVER), deliver(2, 1, 0, NEVER)]);
+    assert_eq!(dispatched(&lane.tick(START)), [0, 1]);
+    lane.attempted(0, 410, START);
+    lane.attempted(1, 500, START);
+    let standing = Standing::Disabled;
+    lane.settings(1, Settings { standing, ..ACTIVE });
+    lane.owner.buried(0);
+    lane.flush();
+    assert!(lane.tick(later(1)).is_empty());
+    let wake = lane.owner.next_due().unwrap();
+    assert!(wake <= START.after(EXPIRE_EVERY), "what it is owed expires");
+    lane.append(command(1, proto::command::Kind::Cancel, &[]));
+    assert!(lane.tick(later(2)).is_empty());
+    assert!(lane.owner.lines.contains_key(&id(1)), "its failure counts");
+    assert_eq!(lane.owner.next_due(), None);
+    lane.append(deliver(3, 1, 0, NEVER));
+    assert!(lane.owner.next_due().is_some());
+}
+
+#[test]
+fn a_change_touches_only_whose_settings_changed() {
+    let records = (0..2).map(|n| deliver(n, 1 + u8::from(n == 1), u64::MAX >> 20, NEVER));
+    let mut lane = Lane::ready(records.collect());
+    lane.tick(START);
+    let due = |lane: &Lane| lane.owner.next_due().unwrap();
+    assert!(due(&lane) > START);
+    lane.settings(1, ACTIVE);
+    assert!(due(&lane) > START, "nothing changed");
+    let gate = (GateState::Paused, START);
+    lane.settings(1, Settings { gate, ..ACTIVE });
+    assert_eq!(due(&lane), Timestamp::default());
+    let looked_at = lane.owner.wakes.iter();
+    let looked_at: Vec<_> = looked_at
+        .filter(|(at, _)| *at == Timestamp::default())
+        .collect();
+    assert_eq!(looked_at, [&(Timestamp::default(), id(1))]);
+}
+
+#[test]
+fn of_a_deleted_endpoint_nothing_is_kept_however_it_fared() {
+    let mut lane = down(20, ACTIVE);
+    let standing = Standing::Deleted;
+    lane.settings(1, Settings { standing, ..ACTIVE });
+    for _ in 0..2 {
+        let now = lane.now;
+        assert!(lane.tick(now).is_empty());
+        lane.flush();
+    }
+    assert!(lane.owner.fold().is_empty() && lane.owner.lines.is_empty());
+    assert_eq!(lane.owner.next_due(), None);
 }
