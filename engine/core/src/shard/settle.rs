@@ -107,7 +107,13 @@ impl Shard {
         let Some(endpoint) = self.registry.id(delivery.endpoint) else {
             unreachable!("an index is never taken back");
         };
-        let record = lane_record(&delivery.event, endpoint, waiting, last);
+        let mut record = lane_record(&delivery.event, endpoint, waiting, last);
+        // Each timer would remember its key's hash: beyond the 64 bytes it may
+        // cost, for what only an ordered endpoint's owner asks.
+        let found = self.registry.endpoint(delivery.endpoint);
+        if !found.is_some_and(|endpoint| endpoint.ordered) {
+            record.ordering_key = Bytes::new();
+        }
         self.append(
             AppendKind::Lane(waiting.reason),
             endpoint,
