@@ -202,6 +202,10 @@ pub const LOOKUP_NAMES_MAX: usize = 16_384;
 
 /// Keys one endpoint signs with at once, newest first; older ones fall away.
 pub const SIGNING_KEYS_MAX: usize = 3;
+/// Shortest secret of a scheme whose key is the secret's text …
+pub const TEXT_SECRET_BYTES_MIN: usize = 8;
+/// … and longest.
+pub const TEXT_SECRET_BYTES_MAX: usize = 256;
 /// Signatures of one version read from a received header; later ones are not
 /// looked at, so that a long header costs a bounded number of verifications.
 pub const SIGNATURES_READ_MAX: usize = 16;
@@ -394,6 +398,7 @@ const _: () = {
     assert!(COMMIT_METADATA_MAX <= 4_096);
     assert!(DEAD_PAGE_DEFAULT <= DEAD_PAGE_MAX);
     assert!(DEAD_READ_BYTES <= DEAD_SCAN_BYTES_MAX);
-    assert!(SIGNING_KEYS_MAX <= SIGNATURES_READ_MAX);
+    assert!(SIGNING_KEYS_MAX <= SIGNATURES_READ_MAX && SECRETS_MAX <= SIGNING_KEYS_MAX);
+    assert!(TEXT_SECRET_BYTES_MIN <= TEXT_SECRET_BYTES_MAX);
     assert!(TIMEOUT_DEFAULT.as_millis() <= TIMEOUT_MAX.as_millis());
 };

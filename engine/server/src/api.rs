@@ -25,6 +25,7 @@ pub mod dead_letters;
 pub mod endpoints;
 pub mod events;
 pub mod problem;
+mod signing;
 
 /// What every route sees.
 pub struct Api {

@@ -6,18 +6,19 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use posthaste_core::endpoint::Endpoint;
+use posthaste_core::endpoint::{Endpoint, Secret};
 use posthaste_core::event::check_tenant;
-use posthaste_core::id::EndpointId;
+use posthaste_core::id::{EndpointId, generate_secret_id};
 use posthaste_core::limits::ENDPOINTS_PER_TENANT_MAX;
 use posthaste_core::rng::Rng;
-use posthaste_core::signature::{SigningKey, generate_secret};
 use posthaste_proto as proto;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::Api;
 use super::body::{Whole, read_json};
 use super::problem::{Problem, Segments};
+use super::signing::{Chosen, Imported, Signing, secret_text};
 use crate::clock::random_seed;
 use crate::config::parse_duration;
 
@@ -35,6 +36,8 @@ struct NewEndpoint {
     /// Imported; made here when absent.
     #[serde(default)]
     secret: Option<Imported>,
+    #[serde(default)]
+    signing: Signing,
     #[serde(default)]
     headers: std::collections::BTreeMap<String, String>,
     #[serde(default)]
@@ -71,17 +74,6 @@ enum Recovery {
     Fifo,
 }
 
-/// A secret the caller brings. It has no Debug that shows it.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Imported(String);
-
-impl std::fmt::Debug for Imported {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Imported(..)")
-    }
-}
-
 /// An endpoint as it is shown: never with its secret.
 #[derive(Debug, Serialize)]
 struct Shown {
@@ -92,6 +84,7 @@ struct Shown {
     description: String,
     status: &'static str,
     event_types: Vec<String>,
+    signing: Chosen,
     max_in_flight: u32,
     timeout: String,
     connect_timeout: String,
@@ -110,10 +103,10 @@ struct Shown {
 
 /// A new endpoint, once with its secret.
 #[derive(Serialize)]
-struct Created {
+struct Created<'a> {
     #[serde(flatten)]
     endpoint: Shown,
-    secret: String,
+    secret: &'a str,
 }
 
 /// Makes an endpoint. The answer is the only one that shows the secret.
@@ -140,26 +133,22 @@ pub async fn create(
     api.endpoints.put(&endpoint).await?;
     let created = Created {
         endpoint: shown(&endpoint),
-        secret,
+        secret: &secret,
     };
     Ok((StatusCode::CREATED, Json(created)).into_response())
 }
 
-fn build(api: &Api, tenant: String, new: NewEndpoint) -> Result<(Endpoint, String), Problem> {
+fn build(
+    api: &Api,
+    tenant: String,
+    new: NewEndpoint,
+) -> Result<(Endpoint, Zeroizing<String>), Problem> {
     api.egress
         .check_url(&new.url)
         .map_err(|error| Problem::invalid("url", error))?;
     check_policy(api, &new.retry_policy)?;
-    let secret = match new.secret {
-        Some(Imported(text)) => text,
-        None => {
-            let mut random = [0; 32];
-            getrandom::fill(&mut random)
-                .map_err(|error| Problem::unavailable(format!("no randomness: {error}")))?;
-            generate_secret(random).expose().to_owned()
-        }
-    };
-    SigningKey::parse(&secret).map_err(|error| Problem::invalid("secret", error.to_string()))?;
+    let scheme = new.signing.scheme;
+    let secret = secret_text(scheme, new.signing.algorithm, new.secret)?;
     let millis = |param, text: Option<String>| match text {
         None => Ok(0),
         Some(text) => parse_duration(&text)
@@ -167,19 +156,17 @@ fn build(api: &Api, tenant: String, new: NewEndpoint) -> Result<(Endpoint, Strin
             .map_err(|problem| Problem::invalid(param, problem)),
     };
     let now = api.clock.now();
-    let id = EndpointId::generate(now, &mut Rng::new(random_seed()));
+    let mut rng = Rng::new(random_seed());
+    let id = EndpointId::generate(now, &mut rng);
+    let first = Secret::new(generate_secret_id(now, &mut rng), secret.clone(), now);
     let endpoint = Endpoint::from_proto(proto::Endpoint {
         id: id.as_bytes().to_vec().into(),
         uid: new.uid,
         tenant,
         url: new.url,
         event_types: new.event_types,
-        secrets: vec![proto::Secret {
-            id: "s1".to_owned(),
-            text: secret.clone(),
-            not_before_ms: 0,
-            expires_at_ms: 0,
-        }],
+        signing_scheme: proto::SigningScheme::from(scheme).into(),
+        secrets: vec![first.to_proto()],
         headers: new
             .headers
             .into_iter()
@@ -235,6 +222,7 @@ fn shown(endpoint: &Endpoint) -> Shown {
             .iter()
             .map(ToString::to_string)
             .collect(),
+        signing: Chosen::from(endpoint),
         max_in_flight: endpoint.max_in_flight,
         timeout: format!("{}ms", endpoint.timeout.as_millis()),
         connect_timeout: format!("{}ms", endpoint.connect_timeout.as_millis()),

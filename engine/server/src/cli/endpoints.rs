@@ -18,8 +18,9 @@ Examples:
       --types 'invoice.*' --types order.made --max-in-flight 20
   posthaste endpoints create --tenant acme --url https://example.com/hooks \\
       --retry-policy fast --fail-fast-4xx
+  posthaste endpoints create --tenant acme --url https://example.com/hooks --scheme stripe
   posthaste endpoints create --tenant acme --url https://example.com/hooks --json | jq -r .secret")]
-    Create(Create),
+    Create(Box<Create>),
     /// A tenant's endpoints.
     #[command(after_help = "\
 Examples:
@@ -112,15 +113,22 @@ pub(crate) struct Create {
     /// Offer HTTP/2.
     #[arg(long)]
     http2: bool,
-    /// A file that holds the secret to sign with, `whsec_…`; made by the server
-    /// without one.
+    /// How it is signed: `standard_webhooks` without it, or `stripe`, `github`,
+    /// `slack`.
+    #[arg(long, value_name = "NAME")]
+    scheme: Option<String>,
+    /// Make the secret an ed25519 key pair; its public half is published.
+    #[arg(long)]
+    ed25519: bool,
+    /// A file that holds the secret to sign with, in the scheme's form
+    /// (`whsec_…`); made by the server without one.
     #[arg(long, value_name = "FILE")]
     secret_file: Option<std::path::PathBuf>,
 }
 
 pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Create(create) => create_one(create).await,
+        Command::Create(create) => create_one(*create).await,
         Command::List { of } => list(of).await,
         Command::Enable { of, endpoint } => enable(of, &endpoint).await,
         Command::Delete { of, endpoint } => delete(of, &endpoint).await,
@@ -173,10 +181,14 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
             body[name] = time.into();
         }
     }
+    if let Some(scheme) = create.scheme {
+        body["signing"]["scheme"] = scheme.into();
+    }
+    if create.ed25519 {
+        body["signing"]["algorithm"] = "ed25519".into();
+    }
     if let Some(file) = create.secret_file {
-        let text = std::fs::read_to_string(&file)
-            .map_err(|error| anyhow::anyhow!("--secret-file {}: {error}", file.display()))?;
-        body["secret"] = text.trim().into();
+        body["secret"] = read_secret(&file)?.into();
     }
     let mut client = Client::connect(&create.of.server).await?;
     let made = client
@@ -194,6 +206,13 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
     print!("{}", table::render(HEAD, [row(&made)]));
     println!("\nsecret (shown this once): {}", text(&made["secret"]));
     Ok(())
+}
+
+/// The secret in a file, without the line's end behind it.
+fn read_secret(file: &std::path::Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| anyhow::anyhow!("--secret-file {}: {error}", file.display()))?;
+    Ok(text.trim().to_owned())
 }
 
 const HEAD: &[&str] = &["id", "uid", "status", "types", "in flight", "url"];

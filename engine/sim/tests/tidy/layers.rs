@@ -28,13 +28,17 @@ const CORE: [Layer; 24] = [
     layer("filter", &["limits"]),
     layer("event", &["limits", "time"]),
     layer("outcome", &["limits", "time"]),
-    layer("endpoint", &["event", "filter", "id", "limits", "time"]),
+    // An endpoint names its scheme, and a scheme says why there was a retry.
+    layer("signature", &["limits", "outcome", "time"]),
+    layer(
+        "endpoint",
+        &["event", "filter", "id", "limits", "signature", "time"],
+    ),
     layer("gate", &["id", "time"]),
     layer("registry", &["endpoint", "filter", "gate", "id"]),
-    // Leaves: what may be called, and what is signed.
+    // Leaves: what may be called.
     layer("wall", &["limits"]),
     layer("target", &["limits"]),
-    layer("signature", &["limits", "time"]),
     // Mechanisms that know no delivery.
     layer("timers", &["id", "limits", "time"]),
     layer("offsets", &["limits"]),

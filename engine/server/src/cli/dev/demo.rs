@@ -71,8 +71,7 @@ fn made(opened: &Opened, uid: &str, types: &[&str], url: String) -> anyhow::Resu
         secrets: vec![proto::Secret {
             id: "s1".to_owned(),
             text: generate_secret(random).expose().to_owned(),
-            not_before_ms: 0,
-            expires_at_ms: 0,
+            ..proto::Secret::default()
         }],
         created_at_ms: now.as_millis(),
         description: "made by `posthaste dev`".to_owned(),
