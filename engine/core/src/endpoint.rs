@@ -1,11 +1,13 @@
 //! Where events go: a URL with event types, secrets, limits and one status.
 
+mod secret;
+
 use std::fmt;
 use std::time::Duration;
 
 use posthaste_proto as proto;
-use zeroize::Zeroizing;
 
+pub use self::secret::{Held, RemoveError, Sealed, Secret, TooManySecrets};
 use crate::event::check_tenant;
 use crate::filter::TypePattern;
 use crate::id::EndpointId;
@@ -13,7 +15,7 @@ use crate::limits::{
     CONNECT_TIMEOUT_DEFAULT, EVENT_TYPES_MAX, HEADERS_BYTES_MAX, IN_FLIGHT_DEFAULT, IN_FLIGHT_MAX,
     SECRETS_MAX, STANDARD_POLICY, TIMEOUT_DEFAULT, TIMEOUT_MAX,
 };
-use crate::signature::{KEY_PAIR_PREFIX, Scheme, SigningKey};
+use crate::signature::Scheme;
 use crate::time::Timestamp;
 
 /// An endpoint as the registry holds it. Its URL is read by the sender, at
@@ -67,23 +69,6 @@ pub struct Endpoint {
     pub created_at: Timestamp,
 }
 
-/// A signing secret and when it is live.
-#[derive(Clone)]
-pub struct Secret {
-    /// Names it without showing it.
-    pub id: String,
-    /// In the form of the endpoint's scheme.
-    pub text: Zeroizing<String>,
-    /// Of a key pair the half that verifies, `whpk_…`.
-    pub public: Option<String>,
-    /// When it was made; zero if with its endpoint.
-    pub created_at: Timestamp,
-    /// Signs from then on.
-    pub not_before: Timestamp,
-    /// Signs until then; `None` for ever.
-    pub expires_at: Option<Timestamp>,
-}
-
 /// A header the endpoint asked for. The value may be a credential.
 #[derive(Clone)]
 pub struct CustomHeader {
@@ -102,36 +87,6 @@ pub struct EndpointError {
     pub param: &'static str,
     /// What is wrong and what would be right.
     pub problem: String,
-}
-
-impl Secret {
-    /// A secret that signs from `now` on, for ever.
-    pub fn new(id: String, text: Zeroizing<String>, now: Timestamp) -> Self {
-        Self {
-            id,
-            public: public_half(&text),
-            text,
-            created_at: now,
-            not_before: now,
-            expires_at: None,
-        }
-    }
-
-    /// Whether it is a key pair, whose public half is published.
-    pub const fn is_key_pair(&self) -> bool {
-        self.public.is_some()
-    }
-
-    /// Whether it signs at `now`.
-    pub fn is_live(&self, now: Timestamp) -> bool {
-        self.not_before <= now && self.expires_at.is_none_or(|end| now < end)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret({})", self.id)
-    }
 }
 
 impl fmt::Debug for CustomHeader {
@@ -161,7 +116,7 @@ impl Endpoint {
             description: record.description,
             event_types,
             scheme: scheme_from_proto(record.signing_scheme)?,
-            secrets: record.secrets.into_iter().map(secret_from_proto).collect(),
+            secrets: record.secrets.into_iter().map(Secret::from_proto).collect(),
             headers: record
                 .headers
                 .into_iter()
@@ -349,40 +304,6 @@ impl From<Scheme> for proto::SigningScheme {
             Scheme::Stripe => Self::Stripe,
             Scheme::Github => Self::Github,
             Scheme::Slack => Self::Slack,
-        }
-    }
-}
-
-fn secret_from_proto(record: proto::Secret) -> Secret {
-    let public = Some(record.public).filter(|public| !public.is_empty());
-    Secret {
-        public: public.or_else(|| public_half(&record.text)),
-        id: record.id,
-        text: Zeroizing::new(record.text),
-        created_at: Timestamp::from_millis(record.created_at_ms),
-        not_before: Timestamp::from_millis(record.not_before_ms),
-        expires_at: (record.expires_at_ms > 0)
-            .then(|| Timestamp::from_millis(record.expires_at_ms)),
-    }
-}
-
-/// The public half of a key pair's text.
-fn public_half(text: &str) -> Option<String> {
-    let is_pair = text.starts_with(KEY_PAIR_PREFIX);
-    let key = is_pair.then(|| SigningKey::parse(text).ok()).flatten()?;
-    key.verifying().public_text()
-}
-
-impl Secret {
-    /// As its record.
-    pub fn to_proto(&self) -> proto::Secret {
-        proto::Secret {
-            id: self.id.clone(),
-            text: self.text.as_str().to_owned(),
-            not_before_ms: self.not_before.as_millis(),
-            expires_at_ms: self.expires_at.map_or(0, Timestamp::as_millis),
-            public: self.public.clone().unwrap_or_default(),
-            created_at_ms: self.created_at.as_millis(),
         }
     }
 }

@@ -6,9 +6,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use posthaste_core::endpoint::{Endpoint, Secret};
+use posthaste_core::endpoint::Endpoint;
 use posthaste_core::event::check_tenant;
-use posthaste_core::id::{EndpointId, generate_secret_id};
+use posthaste_core::id::EndpointId;
 use posthaste_core::limits::ENDPOINTS_PER_TENANT_MAX;
 use posthaste_core::rng::Rng;
 use posthaste_proto as proto;
@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::Api;
 use super::body::{Whole, read_json};
 use super::problem::{Problem, Segments};
+use super::secrets::seal;
 use super::signing::{Chosen, Imported, Signing, secret_text};
 use crate::clock::random_seed;
 use crate::config::parse_duration;
@@ -148,7 +149,12 @@ fn build(
         .map_err(|error| Problem::invalid("url", error))?;
     check_policy(api, &new.retry_policy)?;
     let scheme = new.signing.scheme;
-    let secret = secret_text(scheme, new.signing.algorithm, new.secret)?;
+    let secret = secret_text(
+        "signing.algorithm",
+        scheme,
+        new.signing.algorithm,
+        new.secret,
+    )?;
     let millis = |param, text: Option<String>| match text {
         None => Ok(0),
         Some(text) => parse_duration(&text)
@@ -156,9 +162,8 @@ fn build(
             .map_err(|problem| Problem::invalid(param, problem)),
     };
     let now = api.clock.now();
-    let mut rng = Rng::new(random_seed());
-    let id = EndpointId::generate(now, &mut rng);
-    let first = Secret::new(generate_secret_id(now, &mut rng), secret.clone(), now);
+    let id = EndpointId::generate(now, &mut Rng::new(random_seed()));
+    let first = seal(api, id, &secret, now)?;
     let endpoint = Endpoint::from_proto(proto::Endpoint {
         id: id.as_bytes().to_vec().into(),
         uid: new.uid,
@@ -269,12 +274,16 @@ pub async fn enable(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
 ) -> Result<Response, Problem> {
-    let mut endpoint = (*find(&api, &tenant, &name)?).clone();
-    if endpoint.disabled {
+    let found = find(&api, &tenant, &name)?;
+    if !found.disabled {
+        return Ok(Json(shown(&found)).into_response());
+    }
+    let enabled = api.endpoints.edit(found.id, |endpoint| {
         endpoint.disabled = false;
         endpoint.disabled_reason.clear();
-        api.endpoints.put(&endpoint).await?;
-    }
+        Ok::<_, Problem>(())
+    });
+    let endpoint = enabled.await?;
     Ok(Json(shown(&endpoint)).into_response())
 }
 
@@ -289,7 +298,7 @@ pub async fn delete(
 }
 
 /// Another tenant's endpoint is not found, as one that never was.
-fn find(api: &Api, tenant: &str, name: &str) -> Result<Arc<Endpoint>, Problem> {
+pub(super) fn find(api: &Api, tenant: &str, name: &str) -> Result<Arc<Endpoint>, Problem> {
     let registry = Arc::clone(&api.endpoints.registry().borrow());
     registry
         .of_tenant(tenant)

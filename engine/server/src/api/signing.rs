@@ -57,20 +57,27 @@ impl std::fmt::Debug for Imported {
 
 impl From<&Endpoint> for Chosen {
     fn from(endpoint: &Endpoint) -> Self {
-        let newest = endpoint.secrets.first();
         Self {
             scheme: endpoint.scheme,
-            algorithm: match newest.is_some_and(Secret::is_key_pair) {
-                true => AlgorithmName::Ed25519,
-                false => AlgorithmName::HmacSha256,
-            },
+            algorithm: AlgorithmName::of(endpoint),
+        }
+    }
+}
+
+impl AlgorithmName {
+    /// Of the newest secret.
+    pub(super) fn of(endpoint: &Endpoint) -> Self {
+        match endpoint.secrets.first().is_some_and(Secret::is_key_pair) {
+            true => Self::Ed25519,
+            false => Self::HmacSha256,
         }
     }
 }
 
 /// The text of a new secret: the caller's, which must be of the scheme's form,
-/// or one made here.
+/// or one made here. `param` is where the algorithm was asked for.
 pub(super) fn secret_text(
+    param: &'static str,
     scheme: Scheme,
     algorithm: AlgorithmName,
     imported: Option<Imported>,
@@ -92,6 +99,6 @@ pub(super) fn secret_text(
     made.map(|secret| Zeroizing::new(secret.expose().to_owned()))
         .ok_or_else(|| {
             let problem = format!("`{scheme}` signs with `hmac_sha256` alone");
-            Problem::invalid("signing.algorithm", problem)
+            Problem::invalid(param, problem)
         })
 }

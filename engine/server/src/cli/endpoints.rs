@@ -40,6 +40,9 @@ Examples:
         /// Its id or uid.
         endpoint: String,
     },
+    /// Let a new secret sign; shows it, this once.
+    #[command(after_help = super::secrets::ROTATE_HELP)]
+    RotateSecret(super::secrets::Rotate),
     /// Delete an endpoint; what waits for it is cancelled.
     #[command(after_help = "\
 Examples:
@@ -58,12 +61,12 @@ Examples:
 pub(crate) struct Of {
     /// Whose endpoints.
     #[arg(long)]
-    tenant: String,
+    pub(super) tenant: String,
     #[command(flatten)]
-    server: Server,
+    pub(super) server: Server,
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -131,11 +134,12 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Create(create) => create_one(*create).await,
         Command::List { of } => list(of).await,
         Command::Enable { of, endpoint } => enable(of, &endpoint).await,
+        Command::RotateSecret(rotate) => super::secrets::rotate(rotate).await,
         Command::Delete { of, endpoint } => delete(of, &endpoint).await,
     }
 }
 
-fn path(tenant: &str) -> String {
+pub(super) fn path(tenant: &str) -> String {
     format!("/v1/tenants/{}/endpoints", encode(tenant))
 }
 
@@ -209,7 +213,7 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
 }
 
 /// The secret in a file, without the line's end behind it.
-fn read_secret(file: &std::path::Path) -> anyhow::Result<String> {
+pub(super) fn read_secret(file: &std::path::Path) -> anyhow::Result<String> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| anyhow::anyhow!("--secret-file {}: {error}", file.display()))?;
     Ok(text.trim().to_owned())

@@ -89,6 +89,11 @@ enum Unusable {
         id: String,
         error: posthaste_core::signature::KeyError,
     },
+    #[error("secret {id}: {error}")]
+    Sealed {
+        id: String,
+        error: crate::vault::OpenError,
+    },
     #[error("no secret is live")]
     NoSecret,
 }
@@ -132,7 +137,7 @@ impl Prepared {
 
     fn read(endpoint: &Endpoint, egress: &Egress, now: Timestamp) -> Result<Self, Unusable> {
         let target = Target::parse(&endpoint.url, egress.policy())?;
-        let signer = live_keys(endpoint, now)?;
+        let signer = live_keys(endpoint, egress, now)?;
         let custom = endpoint.headers.iter().map(|header| {
             let name = HeaderName::from_bytes(header.name.as_bytes())?;
             let mut value = HeaderValue::from_bytes(&header.value)?;
@@ -365,13 +370,16 @@ fn shared(bytes: &Bytes) -> Option<HeaderValue> {
 }
 
 /// What signs at `now`: the live secrets in the endpoint's order.
-fn live_keys(endpoint: &Endpoint, now: Timestamp) -> Result<Signer, Unusable> {
+fn live_keys(endpoint: &Endpoint, egress: &Egress, now: Timestamp) -> Result<Signer, Unusable> {
     let mut signer = Signer::of(endpoint.scheme);
     for secret in endpoint.secrets.iter().filter(|secret| secret.is_live(now)) {
-        signer.add(&secret.text).map_err(|error| Unusable::Secret {
-            id: secret.id.clone(),
-            error,
-        })?;
+        let id = || secret.id.clone();
+        let text = egress
+            .open(endpoint.id, secret)
+            .map_err(|error| Unusable::Sealed { id: id(), error })?;
+        signer
+            .add(&text)
+            .map_err(|error| Unusable::Secret { id: id(), error })?;
     }
     if signer.is_empty() {
         return Err(Unusable::NoSecret);

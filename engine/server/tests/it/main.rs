@@ -12,3 +12,4 @@ mod kafka;
 mod outage;
 mod receiver;
 mod refusals;
+mod secrets;

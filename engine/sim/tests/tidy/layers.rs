@@ -82,13 +82,15 @@ const CORE: [Layer; 24] = [
 ];
 
 /// The rooms, from the ground up.
-const SERVER: [Layer; 17] = [
+const SERVER: [Layer; 18] = [
     layer("clock", &[]),
     layer("telemetry", &[]),
     layer("log", &["clock"]),
     // Settings name topics and partitions as the log does.
     layer("config", &["log"]),
-    layer("send", &["clock", "config", "log", "telemetry"]),
+    // Keys to endpoints' secrets: the API seals, only the sender opens.
+    layer("vault", &["config"]),
+    layer("send", &["clock", "config", "log", "telemetry", "vault"]),
     layer("control", &["clock", "config", "log", "telemetry"]),
     layer("audit", &["clock", "config", "log", "telemetry"]),
     layer(
@@ -122,6 +124,7 @@ const SERVER: [Layer; 17] = [
             "owner",
             "send",
             "telemetry",
+            "vault",
         ],
     ),
     layer(
@@ -154,12 +157,21 @@ const SERVER: [Layer; 17] = [
             "send",
             "shutdown",
             "telemetry",
+            "vault",
         ],
     ),
     // The command line opens a log as the app does, and speaks to its api.
     layer(
         "cli",
-        &["app", "clock", "config", "log", "send", "telemetry"],
+        &[
+            "app",
+            "clock",
+            "config",
+            "log",
+            "send",
+            "telemetry",
+            "vault",
+        ],
     ),
 ];
 
