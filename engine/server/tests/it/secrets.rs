@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -16,7 +17,7 @@ use posthaste::log::embedded::EmbeddedLog;
 use posthaste::log::{Log as _, NewRecord, TopicPartition};
 use posthaste_core::id::EndpointId;
 use posthaste_core::registry::table_key;
-use posthaste_core::signature::{Verifier, VerifyingKey};
+use posthaste_core::signature::{Scheme, Signer, Verifier, VerifyingKey};
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 use serde_json::{Value, json};
@@ -31,10 +32,11 @@ const NEW: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 /// A request as it came: its head's lines, and its body.
 type Got = (Vec<String>, Vec<u8>);
 
-/// A receiver that takes everything and keeps it.
+/// A receiver that keeps what it gets, and answers 503 as often as it is told.
 struct Receiver {
     at: SocketAddr,
     got: Arc<Mutex<Vec<Got>>>,
+    failures: Arc<AtomicUsize>,
 }
 
 impl Receiver {
@@ -43,12 +45,13 @@ impl Receiver {
         let receiver = Self {
             at: listener.local_addr().unwrap(),
             got: Arc::default(),
+            failures: Arc::default(),
         };
-        let got = Arc::clone(&receiver.got);
+        let (got, failures) = (Arc::clone(&receiver.got), Arc::clone(&receiver.failures));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (stream, got) = (stream.unwrap(), Arc::clone(&got));
-                std::thread::spawn(move || take(&stream, &got));
+                let (got, failures) = (Arc::clone(&got), Arc::clone(&failures));
+                std::thread::spawn(move || take(&stream.unwrap(), &got, &failures));
             }
         });
         receiver
@@ -68,7 +71,7 @@ impl Receiver {
     }
 }
 
-fn take(stream: &TcpStream, got: &Mutex<Vec<Got>>) {
+fn take(stream: &TcpStream, got: &Mutex<Vec<Got>>, failures: &AtomicUsize) {
     let mut requests = BufReader::new(stream);
     let mut answers = stream;
     loop {
@@ -87,8 +90,11 @@ fn take(stream: &TcpStream, got: &Mutex<Vec<Got>>) {
         let mut body = vec![0; length];
         requests.read_exact(&mut body).unwrap();
         got.lock().unwrap().push((head, body));
-        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-        answers.write_all(answer).unwrap();
+        let less = |left: usize| left.checked_sub(1);
+        let fails = failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        let status = if fails.is_ok() { 503 } else { 200 };
+        let answer = format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\n\r\n");
+        answers.write_all(answer.as_bytes()).unwrap();
     }
 }
 
@@ -371,5 +377,39 @@ fn a_rotation_that_cannot_be_is_refused_by_name() {
     assert_eq!(rotate("{\"overlap\": \"0s\"}").status, 201);
     let (_, listed) = call(&server, "GET", &secrets, &Value::Null);
     assert_eq!(listed["data"].as_array().unwrap().len(), 1);
+    server.stop();
+}
+
+#[test]
+fn a_slack_receiver_hears_why_there_is_a_retry() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = "[retry_policies.twice]\ngaps = [\"1s\", \"1s\"]\n";
+    let server = Server::start(&format!("{}{SETTINGS}{policy}", embedded(dir.path())));
+    let receiver = Receiver::start();
+    receiver.failures.store(2, Ordering::SeqCst);
+    let url = format!("http://{}/hook", receiver.at);
+    let secret = "8f742231b10e8888abcd99yyyzzz85a5";
+    let slack = json!({
+        "url": url, "secret": secret, "retry_policy": "twice", "signing": {"scheme": "slack"},
+    });
+    make(&server, slack);
+    publish(&server);
+    let mut signer = Signer::of(Scheme::Slack);
+    signer.add(secret).unwrap();
+    for retry in [
+        (None, None),
+        (Some("1"), Some("http_error")),
+        (Some("2"), Some("unknown_error")),
+    ] {
+        let (head, body) = receiver.next();
+        let name = |name| header(&head, name);
+        let told = (name("x-slack-retry-num"), name("x-slack-retry-reason"));
+        assert_eq!(told, retry);
+        let at = name("x-slack-request-timestamp").unwrap().parse().unwrap();
+        let mut expect = Vec::new();
+        signer.sign_into(b"", at, &body, &mut expect);
+        assert_eq!(name("x-slack-signature").unwrap().as_bytes(), expect);
+        assert_eq!(name("webhook-signature"), None);
+    }
     server.stop();
 }
