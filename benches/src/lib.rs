@@ -43,8 +43,7 @@ pub fn endpoint(k: u32, event_types: Vec<String>) -> proto::Endpoint {
         secrets: vec![proto::Secret {
             id: "s1".to_owned(),
             text: SECRET.to_owned(),
-            not_before_ms: 0,
-            expires_at_ms: 0,
+            ..proto::Secret::default()
         }],
         created_at_ms: NOW.as_millis(),
         ..proto::Endpoint::default()
@@ -100,6 +99,7 @@ pub fn delivery(n: u64, k: u32, body: &Bytes) -> Delivery {
         event: event(n, k, body).into(),
         endpoint: EndpointIx(k),
         attempts: 0,
+        last_cause: None,
         started: NOW,
         flight: Flight::default(),
         ticket: Ticket {

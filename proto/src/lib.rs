@@ -12,8 +12,8 @@ mod generated {
 pub use attempts::{AttemptRef, AttemptWriter};
 pub use generated::{
     Attempt, AttemptBatch, Claim, Command, Dead, DeadCause, DeadRange, Deliver, DeliverHead,
-    Endpoint, Gate, Header, Origin, Progress, Reason, Secret, Snapshot, command, gate, progress,
-    snapshot,
+    Endpoint, Gate, Header, Origin, Progress, Reason, Sealed, Secret, SigningScheme, Snapshot,
+    command, gate, progress, snapshot,
 };
 
 impl std::fmt::Debug for Secret {

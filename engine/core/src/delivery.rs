@@ -11,7 +11,7 @@ use crate::endpoint::Endpoint;
 use crate::event::{Event, JSON, Origin};
 use crate::id::{CommandId, DeliveryId, EndpointId};
 use crate::limits::{DELIVERY_AGE_MAX, STANDARD_POLICY};
-use crate::outcome::Outcome;
+use crate::outcome::{Cause, Outcome};
 use crate::registry::EndpointIx;
 use crate::retry::{Policies, Rules};
 use crate::time::Timestamp;
@@ -25,6 +25,8 @@ pub struct Delivery {
     pub endpoint: EndpointIx,
     /// Attempts made so far.
     pub attempts: u32,
+    /// What the last of them came to, where it is known.
+    pub last_cause: Option<Cause>,
     /// When its attempt in flight began.
     pub started: Timestamp,
     /// How that attempt was admitted.
@@ -118,6 +120,7 @@ impl Delivery {
             event,
             endpoint,
             attempts,
+            last_cause: None,
             started: Timestamp::default(),
             flight: Flight::default(),
             ticket,

@@ -1,11 +1,13 @@
 //! Where events go: a URL with event types, secrets, limits and one status.
 
+mod secret;
+
 use std::fmt;
 use std::time::Duration;
 
 use posthaste_proto as proto;
-use zeroize::Zeroizing;
 
+pub use self::secret::{Held, RemoveError, Sealed, Secret, TooManySecrets};
 use crate::event::check_tenant;
 use crate::filter::TypePattern;
 use crate::id::EndpointId;
@@ -13,6 +15,7 @@ use crate::limits::{
     CONNECT_TIMEOUT_DEFAULT, EVENT_TYPES_MAX, HEADERS_BYTES_MAX, IN_FLIGHT_DEFAULT, IN_FLIGHT_MAX,
     SECRETS_MAX, STANDARD_POLICY, TIMEOUT_DEFAULT, TIMEOUT_MAX,
 };
+use crate::signature::Scheme;
 use crate::time::Timestamp;
 
 /// An endpoint as the registry holds it. Its URL is read by the sender, at
@@ -31,7 +34,10 @@ pub struct Endpoint {
     pub description: String,
     /// What it wants; empty for everything.
     pub event_types: Vec<TypePattern>,
-    /// Newest first; every one that is live at attempt time signs.
+    /// How its deliveries are signed.
+    pub scheme: Scheme,
+    /// Newest first; those that are live at attempt time sign, as many as the
+    /// scheme has room for.
     pub secrets: Vec<Secret>,
     /// Sent with every attempt.
     pub headers: Vec<CustomHeader>,
@@ -63,19 +69,6 @@ pub struct Endpoint {
     pub created_at: Timestamp,
 }
 
-/// A signing secret and when it is live.
-#[derive(Clone)]
-pub struct Secret {
-    /// Names it without showing it.
-    pub id: String,
-    /// `whsec_…` or `whsk_…`.
-    pub text: Zeroizing<String>,
-    /// Signs from then on.
-    pub not_before: Timestamp,
-    /// Signs until then; `None` for ever.
-    pub expires_at: Option<Timestamp>,
-}
-
 /// A header the endpoint asked for. The value may be a credential.
 #[derive(Clone)]
 pub struct CustomHeader {
@@ -94,19 +87,6 @@ pub struct EndpointError {
     pub param: &'static str,
     /// What is wrong and what would be right.
     pub problem: String,
-}
-
-impl Secret {
-    /// Whether it signs at `now`.
-    pub fn is_live(&self, now: Timestamp) -> bool {
-        self.not_before <= now && self.expires_at.is_none_or(|end| now < end)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret({})", self.id)
-    }
 }
 
 impl fmt::Debug for CustomHeader {
@@ -135,7 +115,8 @@ impl Endpoint {
             url: record.url,
             description: record.description,
             event_types,
-            secrets: record.secrets.into_iter().map(secret_from_proto).collect(),
+            scheme: scheme_from_proto(record.signing_scheme)?,
+            secrets: record.secrets.into_iter().map(Secret::from_proto).collect(),
             headers: record
                 .headers
                 .into_iter()
@@ -176,7 +157,8 @@ impl Endpoint {
             url: self.url.clone(),
             description: self.description.clone(),
             event_types: self.event_types.iter().map(ToString::to_string).collect(),
-            secrets: self.secrets.iter().map(secret_to_proto).collect(),
+            signing_scheme: proto::SigningScheme::from(self.scheme).into(),
+            secrets: self.secrets.iter().map(Secret::to_proto).collect(),
             headers: self
                 .headers
                 .iter()
@@ -242,7 +224,7 @@ impl Endpoint {
         let mut bytes = 0;
         for header in &self.headers {
             bytes += header.name.len() + header.value.len();
-            if refused_header(&header.name) {
+            if refused_header(&header.name) || self.scheme.owns_header(&header.name) {
                 return Err(error(
                     "headers",
                     format!(
@@ -280,8 +262,7 @@ impl Endpoint {
     }
 }
 
-/// Headers that belong to the protocol, to the signature, or that open a
-/// cloud's metadata service to whoever sets them.
+/// Headers that belong to the protocol, or that open a cloud's metadata service to whoever sets them.
 fn refused_header(name: &str) -> bool {
     const REFUSED: [&str; 15] = [
         "host",
@@ -300,25 +281,30 @@ fn refused_header(name: &str) -> bool {
         "metadata-flavor",
         "x-aliyun-ecs-metadata-token",
     ];
-    REFUSED.contains(&name) || name.starts_with("proxy-") || name.starts_with("webhook-")
+    REFUSED.contains(&name) || name.starts_with("proxy-")
 }
 
-fn secret_from_proto(record: proto::Secret) -> Secret {
-    Secret {
-        id: record.id,
-        text: Zeroizing::new(record.text),
-        not_before: Timestamp::from_millis(record.not_before_ms),
-        expires_at: (record.expires_at_ms > 0)
-            .then(|| Timestamp::from_millis(record.expires_at_ms)),
+fn scheme_from_proto(number: i32) -> Result<Scheme, EndpointError> {
+    match proto::SigningScheme::try_from(number) {
+        Ok(proto::SigningScheme::Unspecified) => Ok(Scheme::StandardWebhooks),
+        Ok(proto::SigningScheme::Stripe) => Ok(Scheme::Stripe),
+        Ok(proto::SigningScheme::Github) => Ok(Scheme::Github),
+        Ok(proto::SigningScheme::Slack) => Ok(Scheme::Slack),
+        Err(_) => Err(error(
+            "signing.scheme",
+            format!("number {number} is unknown: expected one that this version knows"),
+        )),
     }
 }
 
-fn secret_to_proto(secret: &Secret) -> proto::Secret {
-    proto::Secret {
-        id: secret.id.clone(),
-        text: secret.text.as_str().to_owned(),
-        not_before_ms: secret.not_before.as_millis(),
-        expires_at_ms: secret.expires_at.map_or(0, Timestamp::as_millis),
+impl From<Scheme> for proto::SigningScheme {
+    fn from(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::StandardWebhooks => Self::Unspecified,
+            Scheme::Stripe => Self::Stripe,
+            Scheme::Github => Self::Github,
+            Scheme::Slack => Self::Slack,
+        }
     }
 }
 
@@ -404,6 +390,27 @@ mod tests {
         ] {
             assert_eq!(refused(|e| e.headers.push(bad.clone())).param, "headers");
         }
+    }
+
+    #[test]
+    fn a_scheme_reads_back_and_owns_its_headers() {
+        use proto::SigningScheme::{Github, Slack, Stripe, Unspecified};
+        let owned = ["stripe-signature", "x-github-event", "x-slack-retry-num"];
+        for (place, number) in [Stripe, Github, Slack, Unspecified].into_iter().enumerate() {
+            let mut record = sample(1, "acme", &[]);
+            record.signing_scheme = number.into();
+            let endpoint = Endpoint::from_proto(record.clone()).unwrap();
+            assert_eq!(endpoint.to_proto().signing_scheme, i32::from(number));
+            for (other, name) in owned.into_iter().enumerate() {
+                let mut endpoint = endpoint.clone();
+                endpoint.headers.push(CustomHeader {
+                    name: name.to_owned(),
+                    value: b"x".to_vec(),
+                });
+                assert_eq!(endpoint.check().is_err(), place == other, "{name}");
+            }
+        }
+        assert_eq!(refused(|e| e.signing_scheme = 99).param, "signing.scheme");
     }
 
     #[test]

@@ -85,6 +85,11 @@ pub fn generate_event_id(now: Timestamp, rng: &mut Rng) -> String {
     format!("evt_{}", encode(&time_sortable(now, rng)))
 }
 
+/// A new secret's id.
+pub fn generate_secret_id(now: Timestamp, rng: &mut Rng) -> String {
+    format!("sec_{}", encode(&time_sortable(now, rng)))
+}
+
 /// An event id from 16 bytes the caller derived.
 pub fn event_id_from(bytes: &[u8; 16]) -> String {
     format!("evt_{}", encode(bytes))

@@ -33,6 +33,16 @@ pub const URL_BYTES_MAX: usize = 2_048;
 pub const EVENT_TYPES_MAX: usize = 200;
 /// Secrets that may sign for one endpoint at once.
 pub const SECRETS_MAX: usize = 3;
+/// A secret that is followed by another signs on for so long, unless the request
+/// says otherwise …
+pub const SECRET_OVERLAP_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
+/// … and at most.
+pub const SECRET_OVERLAP_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Endpoints whose secrets are sealed anew by one request.
+pub const RESEAL_PAGE_MAX: usize = 100;
+/// Public keys published at once; past it those of the newest endpoints are left
+/// out.
+pub const PUBLISHED_KEYS_MAX: usize = 10_000;
 /// Custom headers of one endpoint, names and values together.
 pub const HEADERS_BYTES_MAX: usize = 8 * 1024;
 
@@ -205,6 +215,10 @@ pub const LOOKUP_NAMES_MAX: usize = 16_384;
 
 /// Keys one endpoint signs with at once, newest first; older ones fall away.
 pub const SIGNING_KEYS_MAX: usize = 3;
+/// Shortest secret of a scheme whose key is the secret's text …
+pub const TEXT_SECRET_BYTES_MIN: usize = 8;
+/// … and longest.
+pub const TEXT_SECRET_BYTES_MAX: usize = 256;
 /// Signatures of one version read from a received header; later ones are not
 /// looked at, so that a long header costs a bounded number of verifications.
 pub const SIGNATURES_READ_MAX: usize = 16;
@@ -397,6 +411,8 @@ const _: () = {
     assert!(COMMIT_METADATA_MAX <= 4_096);
     assert!(DEAD_PAGE_DEFAULT <= DEAD_PAGE_MAX);
     assert!(DEAD_READ_BYTES <= DEAD_SCAN_BYTES_MAX);
-    assert!(SIGNING_KEYS_MAX <= SIGNATURES_READ_MAX);
+    assert!(SIGNING_KEYS_MAX <= SIGNATURES_READ_MAX && SECRETS_MAX <= SIGNING_KEYS_MAX);
+    assert!(SECRET_OVERLAP_DEFAULT.as_secs() <= SECRET_OVERLAP_MAX.as_secs());
+    assert!(TEXT_SECRET_BYTES_MIN <= TEXT_SECRET_BYTES_MAX);
     assert!(TIMEOUT_DEFAULT.as_millis() <= TIMEOUT_MAX.as_millis());
 };

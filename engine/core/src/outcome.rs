@@ -139,6 +139,31 @@ impl Outcome {
 }
 
 impl Cause {
+    const ALL: [Self; 17] = [
+        Self::Http4xx,
+        Self::Http5xx,
+        Self::RedirectNotFollowed,
+        Self::Gone,
+        Self::RateLimited,
+        Self::TimeoutConnect,
+        Self::TimeoutHeaders,
+        Self::DnsNxdomain,
+        Self::DnsError,
+        Self::ConnectionRefused,
+        Self::ConnectionReset,
+        Self::TlsError,
+        Self::BlockedAddress,
+        Self::ResponseTooLarge,
+        Self::InvalidResponse,
+        Self::InvalidEndpoint,
+        Self::EgressError,
+    ];
+
+    /// The cause of that stable name.
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.code() == code)
+    }
+
     /// Its stable name.
     pub const fn code(self) -> &'static str {
         self.row().0

@@ -1,15 +1,23 @@
-//! Signing what is sent and verifying what is received, after Standard
-//! Webhooks (<https://github.com/standard-webhooks/standard-webhooks>).
+//! Signing what is sent, by one of four schemes, and verifying what is received,
+//! after Standard Webhooks
+//! (<https://github.com/standard-webhooks/standard-webhooks>).
 //!
-//! What is signed is `{webhook-id}.{webhook-timestamp}.{body}`, byte for byte;
+//! What that signs is `{webhook-id}.{webhook-timestamp}.{body}`, byte for byte;
 //! one file a scheme says how. Keys have no `Display`, their `Debug` shows
 //! nothing, and their memory is wiped when they go. This module never makes up
 //! randomness and never reads a clock: both are arguments.
 
 mod ed25519;
+mod github;
+mod mac;
+mod scheme;
+mod signer;
+mod slack;
 mod standard;
+mod stripe;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::fmt;
 
@@ -17,15 +25,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use zeroize::Zeroizing;
 
-use crate::limits::{SIGNATURE_TOLERANCE, SIGNATURES_READ_MAX, SIGNING_KEYS_MAX};
+pub use self::ed25519::{Jwk, SECRET_PREFIX as KEY_PAIR_PREFIX};
+pub use self::scheme::{Algorithm, Piece, Scheme, Signed, UnknownScheme};
+pub use self::signer::Signer;
+use crate::limits::{
+    SIGNATURE_TOLERANCE, SIGNATURES_READ_MAX, TEXT_SECRET_BYTES_MAX, TEXT_SECRET_BYTES_MIN,
+};
 use crate::time::Timestamp;
 
-/// Longest decimal text of a `u64`.
-const DIGITS_MAX: usize = 20;
 /// The longest signature read: 64 bytes are 88 characters.
 const SIGNATURE_BYTES_MAX: usize = 64;
 
-/// A secret one endpoint's deliveries are signed with.
+/// A secret that Standard Webhooks signs with.
 pub struct SigningKey(Signing);
 
 enum Signing {
@@ -40,12 +51,6 @@ pub struct VerifyingKey(Verifying);
 enum Verifying {
     Hmac(standard::Key),
     Ed25519(Box<ed25519::PublicKey>),
-}
-
-/// Signs deliveries with every live key of an endpoint.
-#[derive(Debug)]
-pub struct Signer {
-    keys: Vec<SigningKey>,
 }
 
 /// Verifies received webhooks with any of a receiver's keys.
@@ -91,6 +96,26 @@ pub enum KeyError {
     /// A public key where a secret is needed.
     #[error("`whpk_` is a public key and cannot sign: expected `whsec_` or `whsk_`")]
     PublicOnly,
+    /// A key pair where both sides need the same secret.
+    #[error(
+        "`whsk_` is an ed25519 key, with which only `standard_webhooks` signs: expected a text \
+         that the receiver has too"
+    )]
+    NotShared,
+    /// A text too short to be secret, or too long.
+    #[error(
+        "signing secret is {bytes} bytes long: expected {TEXT_SECRET_BYTES_MIN} to \
+         {TEXT_SECRET_BYTES_MAX}"
+    )]
+    TextLength {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A text with something invisible in it.
+    #[error(
+        "signing secret holds a control character, or a space at an end: expected the text alone"
+    )]
+    TextShape,
 }
 
 /// Why a received webhook is not believed.
@@ -186,6 +211,14 @@ impl VerifyingKey {
         }
     }
 
+    /// The public key as a JSON Web Key; `None` for a shared secret.
+    pub fn jwk(&self) -> Option<Jwk> {
+        match &self.0 {
+            Verifying::Hmac(_) => None,
+            Verifying::Ed25519(key) => Some(key.jwk()),
+        }
+    }
+
     /// Whether any of `candidates` is this key's signature of `content`. Looks
     /// at all of them: the time taken does not tell which one matched.
     fn matches_any(&self, content: &Content<'_>, candidates: &[Candidate]) -> bool {
@@ -199,30 +232,6 @@ impl VerifyingKey {
 impl fmt::Debug for VerifyingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("VerifyingKey(..)")
-    }
-}
-
-impl Signer {
-    /// A signer for `keys`, newest first; keys past
-    /// [`SIGNING_KEYS_MAX`] are dropped, oldest first.
-    pub fn new(mut keys: Vec<SigningKey>) -> Self {
-        keys.truncate(SIGNING_KEYS_MAX);
-        Self { keys }
-    }
-
-    /// Appends the value of `webhook-signature` for `id.timestamp.body`: one
-    /// `v1,<base64>` or `v1a,<base64>` a key, a space between them. `id` must
-    /// hold no `.`; `timestamp_s` is the attempt's time in seconds since 1970.
-    pub fn sign_into(&self, id: &[u8], timestamp_s: u64, body: &[u8], out: &mut Vec<u8>) {
-        debug_assert!(!id.contains(&b'.'), "a signed id holds no dot");
-        let mut digits = [0; DIGITS_MAX];
-        let content = Content::new(id, decimal(timestamp_s, &mut digits), body);
-        for (place, key) in self.keys.iter().enumerate() {
-            if place > 0 {
-                out.push(b' ');
-            }
-            key.sign_into(&content, out);
-        }
     }
 }
 
@@ -385,18 +394,4 @@ fn within_tolerance(timestamp: &str, now: Timestamp) -> Result<(), Refusal> {
         return Err(Refusal::TooNew);
     }
     Ok(())
-}
-
-/// `value` in decimal, at the end of `buffer`: no allocation, no `fmt`.
-fn decimal(mut value: u64, buffer: &mut [u8; DIGITS_MAX]) -> &[u8] {
-    let mut start = DIGITS_MAX;
-    loop {
-        start -= 1;
-        let digit = u8::try_from(value % 10).expect("a digit is below 10");
-        buffer[start] = b'0' + digit;
-        value /= 10;
-        if value == 0 {
-            return &buffer[start..];
-        }
-    }
 }

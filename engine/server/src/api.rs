@@ -19,12 +19,15 @@ use crate::control::Endpoints;
 use crate::ingest::decode::Decoder;
 use crate::log::Log;
 use crate::send::Egress;
+use crate::vault::Vault;
 
 mod body;
 pub mod dead_letters;
 pub mod endpoints;
 pub mod events;
 pub mod problem;
+pub mod secrets;
+mod signing;
 
 /// What every route sees.
 pub struct Api {
@@ -33,6 +36,7 @@ pub struct Api {
     pub(crate) decoder: Decoder,
     pub(crate) config: Config,
     pub(crate) egress: Arc<Egress>,
+    pub(crate) vault: Arc<Vault>,
     pub(crate) clock: Clock,
     pub(crate) idempotency: DashMap<[u8; 32], events::Remembered>,
     pub(crate) event_partitions: u32,
@@ -53,6 +57,8 @@ pub struct Parts {
     pub config: Config,
     /// Judges endpoint URLs.
     pub egress: Arc<Egress>,
+    /// Seals endpoints' secrets.
+    pub vault: Arc<Vault>,
     /// The time.
     pub clock: Clock,
     /// Partitions of the topic that takes events by HTTP.
@@ -72,6 +78,7 @@ impl Api {
             decoder: parts.decoder,
             config: parts.config,
             egress: parts.egress,
+            vault: parts.vault,
             clock: parts.clock,
             idempotency: DashMap::new(),
             event_partitions: parts.event_partitions,
@@ -96,6 +103,20 @@ impl Api {
                 "/v1/tenants/{tenant}/endpoints/{endpoint}/enable",
                 post(endpoints::enable),
             )
+            .route(
+                "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets",
+                get(secrets::list),
+            )
+            .route(
+                "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets/rotate",
+                post(secrets::rotate),
+            )
+            .route(
+                "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets/{secret}",
+                axum::routing::delete(secrets::delete),
+            )
+            .route("/v1/secrets/reseal", post(secrets::reseal))
+            .route("/.well-known/webhook-keys", get(secrets::published))
             .route("/v1/dead_letters", get(dead_letters::list))
             .route("/v1/dead_letters/redrive", post(dead_letters::redrive))
             .route("/healthz", get(|| async { "ok\n" }))

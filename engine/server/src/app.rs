@@ -32,6 +32,7 @@ use crate::log::{Log, Start};
 use crate::owner::{self, OwnerRoom};
 use crate::send::{Egress, EgressSettings};
 use crate::telemetry::{IngestMetrics, OwnerMetrics};
+use crate::vault::{Vault, VaultError};
 
 mod topics;
 
@@ -64,6 +65,8 @@ pub struct Opened {
     pub endpoints: Endpoints,
     /// The instance's time.
     pub clock: Clock,
+    /// The keys to endpoints' secrets.
+    pub vault: Arc<Vault>,
     config: Config,
     listener: TcpListener,
     egress: Arc<Egress>,
@@ -159,19 +162,35 @@ impl Opened {
             let port = listener.local_addr()?.port();
             config.instance_id = format!("{}:{port}", hostname());
         }
-        let egress = Arc::new(Egress::new(EgressSettings::from(&config.egress))?);
+        let egress = Egress::new(EgressSettings::from(&config.egress))?;
+        let keys = Vault::configured(&config)?;
         let decoder = Decoder::new(&config)?;
         let log = open_log(&config, &clock).await?;
         let sources = verify_topics(&config, &*log).await?;
         let helpers_end = CancellationToken::new();
         let endpoints = Endpoints::open(Arc::clone(&log), &config, helpers_end.clone()).await?;
+        let vault = match (keys, &config.log) {
+            (None, LogUrl::Embedded(dir)) => Vault::beside(dir)?,
+            (None, LogUrl::Kafka(_)) => return Err(VaultError::NoKey.into()),
+            (Some(vault), _) => vault,
+        };
+        let vault = Arc::new(vault);
+        let stale = vault.judge(&endpoints.registry().borrow(), clock.now())?;
+        if stale > 0 {
+            tracing::warn!(
+                endpoints = stale,
+                "secrets stand in the clear or under an older key: `posthaste secrets reseal` \
+                 seals them"
+            );
+        }
         Ok(Self {
             log,
             endpoints,
             clock,
+            egress: Arc::new(egress.with_vault(Arc::clone(&vault))),
+            vault,
             config,
             listener,
-            egress,
             decoder,
             sources,
             helpers_end,
@@ -240,6 +259,7 @@ impl Opened {
             decoder: self.decoder,
             config: self.config,
             egress: self.egress,
+            vault: self.vault,
             clock: self.clock,
             event_partitions: self.sources.first,
             metrics,

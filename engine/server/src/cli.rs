@@ -19,6 +19,7 @@ use crate::config::{Config, ConfigError, LogUrl};
 use crate::log::LogError;
 use crate::send::EgressError;
 use crate::telemetry;
+use crate::vault::VaultError;
 
 mod client;
 mod dead;
@@ -26,6 +27,7 @@ pub mod dev;
 mod endpoints;
 mod out;
 mod publish;
+mod secrets;
 mod table;
 
 use client::ClientError;
@@ -47,7 +49,7 @@ Examples:
   posthaste publish --tenant acme --type invoice.paid --data '{\"amount\": 7}'
 
 Environment:
-  POSTHASTE_SERVER  the server that `endpoints`, `dead` and `publish` speak to
+  POSTHASTE_SERVER  the server that `endpoints`, `dead`, `secrets` and `publish` speak to
   POSTHASTE_LOG     what `serve` and `dev` log, such as debug or info,librdkafka=debug
   NO_COLOR          any text turns colours off
 
@@ -82,6 +84,9 @@ to stderr. ops/posthaste.toml names every setting.")]
     /// List and redrive what was given up.
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Look after endpoints' signing secrets.
+    #[command(subcommand)]
+    Secrets(secrets::Command),
     /// Publish one event or a file of them.
     Publish(publish::Options),
     /// Make the topics Posthaste needs.
@@ -146,6 +151,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     let client = error.downcast_ref::<ClientError>();
     let misconfigured = error.is::<ConfigError>()
         || error.is::<EgressError>()
+        || error.is::<VaultError>()
         || matches!(log, Some(LogError::Settings(_) | LogError::NoStart { .. }));
     if misconfigured {
         return ExitCode::from(64);
@@ -170,6 +176,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Dev(options) => dev::run(options).await,
         Command::Endpoints(command) => endpoints::run(command).await,
         Command::Dead(command) => dead::run(command).await,
+        Command::Secrets(command) => secrets::run(command).await,
         Command::Publish(options) => publish::run(options).await,
         Command::Topics(Topics::Create { config, sources }) => {
             create_topics(&Config::load(&config)?, sources).await

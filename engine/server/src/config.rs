@@ -1,6 +1,7 @@
 //! The configuration file, and what contradicts itself in it.
 
 mod policies;
+mod secrets;
 mod times;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use posthaste_core::limits::DELIVERY_AGE_MAX;
 use serde::Deserialize;
 
 pub use self::policies::RetryPolicies;
+pub use self::secrets::{KeySource, SecretsConfig};
 use self::times::duration;
 pub use self::times::{format_rfc3339, parse_duration, parse_rfc3339};
 use crate::log::{Cleanup, Start, TopicSpec};
@@ -34,6 +36,8 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// Where they may go.
     pub egress: EgressConfig,
+    /// What seals endpoints' secrets.
+    pub secrets: SecretsConfig,
     /// Schedules of retries that endpoints can name.
     pub retry_policies: RetryPolicies,
     /// The API's listener.
@@ -222,6 +226,7 @@ impl Default for Config {
             topics: Topics::default(),
             ingest: IngestConfig::default(),
             egress: EgressConfig::default(),
+            secrets: SecretsConfig::default(),
             retry_policies: RetryPolicies::default(),
             http: HttpConfig::default(),
             audit: AuditLevel::All,

@@ -10,7 +10,7 @@ use posthaste_core::id::EndpointId;
 use posthaste_core::registry::{Registry, Table, table_key};
 use posthaste_core::retry::Policies;
 use posthaste_proto::Record as _;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,8 @@ pub struct Endpoints {
     registry: watch::Receiver<Arc<Registry>>,
     folded: watch::Receiver<Offset>,
     log: Writer,
+    /// Held from reading an endpoint to seeing it changed.
+    editing: Arc<Mutex<()>>,
 }
 
 #[derive(Clone)]
@@ -63,6 +65,9 @@ pub enum CommandError {
     /// The log has it, this instance has not read it back in time.
     #[error("the change is in the log but not yet visible here")]
     NotYetVisible,
+    /// The endpoint is not there any more.
+    #[error("no such endpoint")]
+    Gone,
 }
 
 impl Endpoints {
@@ -93,6 +98,7 @@ impl Endpoints {
             registry: registry_seen,
             folded: folded_seen,
             log: Writer { log, table },
+            editing: Arc::default(),
         };
         endpoints.wait_for(end).await?;
         Ok(endpoints)
@@ -113,27 +119,76 @@ impl Endpoints {
 
     /// Writes an endpoint; answers once this instance sees it.
     pub async fn put(&self, endpoint: &Endpoint) -> Result<Offset, CommandError> {
-        self.write(endpoint.id, endpoint.to_proto().to_value())
-            .await
+        let value = endpoint.to_proto().to_value();
+        self.write(vec![(endpoint.id, value)]).await
+    }
+
+    /// Changes an endpoint as it is now, one change of this instance after
+    /// another; answers it once this instance sees it.
+    ///
+    /// # Errors
+    /// What `change` says against it, or the command's own failure.
+    pub async fn edit<E: From<CommandError>>(
+        &self,
+        id: EndpointId,
+        change: impl FnOnce(&mut Endpoint) -> Result<(), E>,
+    ) -> Result<Endpoint, E> {
+        let _alone = self.editing.lock().await;
+        let mut endpoint = self.current(id).ok_or(CommandError::Gone)?;
+        change(&mut endpoint)?;
+        self.put(&endpoint).await?;
+        Ok(endpoint)
+    }
+
+    /// The same of several at once, as far as they are there and `change` says
+    /// yes; answers how many.
+    ///
+    /// # Errors
+    /// The log did not take all of them.
+    pub async fn edit_all(
+        &self,
+        ids: &[EndpointId],
+        change: impl Fn(&mut Endpoint) -> bool,
+    ) -> Result<usize, CommandError> {
+        let _alone = self.editing.lock().await;
+        let mut values = Vec::with_capacity(ids.len());
+        for mut endpoint in ids.iter().filter_map(|&id| self.current(id)) {
+            if change(&mut endpoint) {
+                values.push((endpoint.id, endpoint.to_proto().to_value()));
+            }
+        }
+        let count = values.len();
+        if count > 0 {
+            self.write(values).await?;
+        }
+        Ok(count)
+    }
+
+    fn current(&self, id: EndpointId) -> Option<Endpoint> {
+        let registry = self.registry.borrow();
+        let endpoint = registry.endpoint(registry.index(id)?)?;
+        Some(Endpoint::clone(endpoint))
     }
 
     /// Deletes an endpoint; answers once this instance sees it.
     pub async fn delete(&self, id: EndpointId) -> Result<Offset, CommandError> {
-        self.write(id, Bytes::new()).await
+        self.write(vec![(id, Bytes::new())]).await
     }
 
-    async fn write(&self, id: EndpointId, value: Bytes) -> Result<Offset, CommandError> {
-        let record = NewRecord {
+    /// Writes values, at least one; answers the last one's offset.
+    async fn write(&self, values: Vec<(EndpointId, Bytes)>) -> Result<Offset, CommandError> {
+        let records = values.into_iter().map(|(id, value)| NewRecord {
             to: self.log.table.clone(),
             key: table_key(id),
             value,
             headers: Vec::new(),
-        };
-        let results = self.log.log.append(vec![record]).await;
-        let offset = results
-            .into_iter()
-            .next()
-            .unwrap_or_else(|| Err(AppendError::Unknown("the log gave no answer".to_owned())))?;
+        });
+        let results = self.log.log.append(records.collect()).await;
+        let mut last = Err(AppendError::Unknown("the log gave no answer".to_owned()));
+        for result in results {
+            last = Ok(result?);
+        }
+        let offset = last?;
         let mut folded = self.folded.clone();
         match timeout(FOLD_WAIT, folded.wait_for(|&folded| folded > offset)).await {
             Ok(Ok(_)) => Ok(offset),

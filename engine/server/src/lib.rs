@@ -23,3 +23,4 @@ mod operational;
 pub mod owner;
 pub mod send;
 pub mod telemetry;
+pub mod vault;

@@ -26,12 +26,27 @@ mod prepared;
 mod tests;
 
 use bytes::Bytes;
-use posthaste_core::outcome::Outcome;
+use posthaste_core::event::Event;
+use posthaste_core::outcome::{Cause, Outcome};
+use posthaste_core::time::Timestamp;
 
 pub use self::connection::Connection;
 pub use self::egress::{Egress, EgressError, EgressSettings};
 pub use self::failure::Failure;
 pub use self::prepared::Prepared;
+
+/// An attempt to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// What to bring.
+    pub event: &'a Event,
+    /// Attempts made before.
+    pub retries: u32,
+    /// What the last of them came to, where it is known.
+    pub last_cause: Option<Cause>,
+    /// When it is signed.
+    pub now: Timestamp,
+}
 
 /// What an attempt came to.
 #[derive(Debug)]

@@ -14,6 +14,8 @@ use crate::{http, process};
 
 /// Longest wait until it is ready.
 const READY_WAIT: Duration = Duration::from_secs(60);
+/// Seals the endpoints' secrets on Kafka, which nobody but the rig reads.
+const MASTER_KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
 /// Partitions of the source topic, unless a shape says otherwise.
 pub const PARTITIONS: i32 = 4;
 /// The retry policy of [`Shape::retry_gaps`].
@@ -160,6 +162,11 @@ session_timeout = "{}ms"
             let gaps = shape.retry_gaps.iter().map(|gap| format!("\"{gap}s\""));
             let gaps = gaps.collect::<Vec<_>>().join(", ");
             let _ = writeln!(text, "[retry_policies.{POLICY}]\ngaps = [{gaps}]");
+        }
+        if matches!(self.log, LogKind::Kafka(_)) {
+            let key = dir.join("secrets.key");
+            std::fs::write(&key, MASTER_KEY)?;
+            let _ = writeln!(text, "[secrets]\nkeys = [\"file:{}\"]", key.display());
         }
         let config = dir.join(format!("posthaste-{number}.toml"));
         std::fs::write(&config, text)?;

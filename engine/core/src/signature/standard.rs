@@ -1,12 +1,9 @@
 //! Standard Webhooks `v1`: HMAC-SHA256 with a secret both sides hold.
-//!
-//! The key is hashed once, when it is read; each signature starts from a copy
-//! of that state.
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq as _};
 
+use super::mac::Mac;
+use super::scheme::Piece;
 use super::{Candidate, Content, KeyError, Version, decode_secret, encode_into};
 
 /// What a symmetric secret begins with.
@@ -16,9 +13,15 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 /// 32 bytes in base64.
 const TEXT_LEN: usize = 44;
 
-/// The keyed state; `hmac` and `sha2` wipe it when it is dropped.
+pub(super) const HEADERS: &[(&str, Piece)] = &[
+    ("webhook-id", Piece::Id),
+    ("webhook-timestamp", Piece::Timestamp),
+    ("webhook-signature", Piece::Signature),
+];
+
+/// A secret, ready to sign.
 #[derive(Clone)]
-pub(super) struct Key(Hmac<Sha256>);
+pub(super) struct Key(Mac);
 
 impl Key {
     pub(super) fn parse(text: &str) -> Result<Self, KeyError> {
@@ -32,29 +35,20 @@ impl Key {
                 bytes: secret.len(),
             });
         }
-        let mac = Hmac::new_from_slice(&secret).expect("HMAC takes a key of any length");
-        Ok(Self(mac))
+        Ok(Self(Mac::new(&secret)))
     }
 
     pub(super) fn sign_into(&self, content: &Content<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"v1,");
-        encode_into::<TEXT_LEN>(&self.tag(content), out);
+        encode_into::<TEXT_LEN>(&self.0.tag(&content.0), out);
     }
 
     pub(super) fn matches_any(&self, content: &Content<'_>, candidates: &[Candidate]) -> bool {
-        let tag = self.tag(content);
+        let tag = self.0.tag(&content.0);
         let mut matched = Choice::from(0);
         for signature in candidates.iter().filter_map(|c| c.of(Version::V1)) {
             matched |= tag.as_slice().ct_eq(signature);
         }
         matched.into()
-    }
-
-    fn tag(&self, content: &Content<'_>) -> [u8; 32] {
-        let mut mac = self.0.clone();
-        for part in content.0 {
-            mac.update(part);
-        }
-        mac.finalize().into_bytes().into()
     }
 }

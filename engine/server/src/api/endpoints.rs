@@ -11,13 +11,15 @@ use posthaste_core::event::check_tenant;
 use posthaste_core::id::EndpointId;
 use posthaste_core::limits::ENDPOINTS_PER_TENANT_MAX;
 use posthaste_core::rng::Rng;
-use posthaste_core::signature::{SigningKey, generate_secret};
 use posthaste_proto as proto;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::Api;
 use super::body::{Whole, read_json};
 use super::problem::{Problem, Segments};
+use super::secrets::seal;
+use super::signing::{Chosen, Imported, Signing, secret_text};
 use crate::clock::random_seed;
 use crate::config::parse_duration;
 
@@ -35,6 +37,8 @@ struct NewEndpoint {
     /// Imported; made here when absent.
     #[serde(default)]
     secret: Option<Imported>,
+    #[serde(default)]
+    signing: Signing,
     #[serde(default)]
     headers: std::collections::BTreeMap<String, String>,
     #[serde(default)]
@@ -71,17 +75,6 @@ enum Recovery {
     Fifo,
 }
 
-/// A secret the caller brings. It has no Debug that shows it.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Imported(String);
-
-impl std::fmt::Debug for Imported {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Imported(..)")
-    }
-}
-
 /// An endpoint as it is shown: never with its secret.
 #[derive(Debug, Serialize)]
 struct Shown {
@@ -92,6 +85,7 @@ struct Shown {
     description: String,
     status: &'static str,
     event_types: Vec<String>,
+    signing: Chosen,
     max_in_flight: u32,
     timeout: String,
     connect_timeout: String,
@@ -110,10 +104,10 @@ struct Shown {
 
 /// A new endpoint, once with its secret.
 #[derive(Serialize)]
-struct Created {
+struct Created<'a> {
     #[serde(flatten)]
     endpoint: Shown,
-    secret: String,
+    secret: &'a str,
 }
 
 /// Makes an endpoint. The answer is the only one that shows the secret.
@@ -140,26 +134,27 @@ pub async fn create(
     api.endpoints.put(&endpoint).await?;
     let created = Created {
         endpoint: shown(&endpoint),
-        secret,
+        secret: &secret,
     };
     Ok((StatusCode::CREATED, Json(created)).into_response())
 }
 
-fn build(api: &Api, tenant: String, new: NewEndpoint) -> Result<(Endpoint, String), Problem> {
+fn build(
+    api: &Api,
+    tenant: String,
+    new: NewEndpoint,
+) -> Result<(Endpoint, Zeroizing<String>), Problem> {
     api.egress
         .check_url(&new.url)
         .map_err(|error| Problem::invalid("url", error))?;
     check_policy(api, &new.retry_policy)?;
-    let secret = match new.secret {
-        Some(Imported(text)) => text,
-        None => {
-            let mut random = [0; 32];
-            getrandom::fill(&mut random)
-                .map_err(|error| Problem::unavailable(format!("no randomness: {error}")))?;
-            generate_secret(random).expose().to_owned()
-        }
-    };
-    SigningKey::parse(&secret).map_err(|error| Problem::invalid("secret", error.to_string()))?;
+    let scheme = new.signing.scheme;
+    let secret = secret_text(
+        "signing.algorithm",
+        scheme,
+        new.signing.algorithm,
+        new.secret,
+    )?;
     let millis = |param, text: Option<String>| match text {
         None => Ok(0),
         Some(text) => parse_duration(&text)
@@ -168,18 +163,15 @@ fn build(api: &Api, tenant: String, new: NewEndpoint) -> Result<(Endpoint, Strin
     };
     let now = api.clock.now();
     let id = EndpointId::generate(now, &mut Rng::new(random_seed()));
+    let first = seal(api, id, &secret, now)?;
     let endpoint = Endpoint::from_proto(proto::Endpoint {
         id: id.as_bytes().to_vec().into(),
         uid: new.uid,
         tenant,
         url: new.url,
         event_types: new.event_types,
-        secrets: vec![proto::Secret {
-            id: "s1".to_owned(),
-            text: secret.clone(),
-            not_before_ms: 0,
-            expires_at_ms: 0,
-        }],
+        signing_scheme: proto::SigningScheme::from(scheme).into(),
+        secrets: vec![first.to_proto()],
         headers: new
             .headers
             .into_iter()
@@ -235,6 +227,7 @@ fn shown(endpoint: &Endpoint) -> Shown {
             .iter()
             .map(ToString::to_string)
             .collect(),
+        signing: Chosen::from(endpoint),
         max_in_flight: endpoint.max_in_flight,
         timeout: format!("{}ms", endpoint.timeout.as_millis()),
         connect_timeout: format!("{}ms", endpoint.connect_timeout.as_millis()),
@@ -281,12 +274,16 @@ pub async fn enable(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
 ) -> Result<Response, Problem> {
-    let mut endpoint = (*find(&api, &tenant, &name)?).clone();
-    if endpoint.disabled {
+    let found = find(&api, &tenant, &name)?;
+    if !found.disabled {
+        return Ok(Json(shown(&found)).into_response());
+    }
+    let enabled = api.endpoints.edit(found.id, |endpoint| {
         endpoint.disabled = false;
         endpoint.disabled_reason.clear();
-        api.endpoints.put(&endpoint).await?;
-    }
+        Ok::<_, Problem>(())
+    });
+    let endpoint = enabled.await?;
     Ok(Json(shown(&endpoint)).into_response())
 }
 
@@ -301,7 +298,7 @@ pub async fn delete(
 }
 
 /// Another tenant's endpoint is not found, as one that never was.
-fn find(api: &Api, tenant: &str, name: &str) -> Result<Arc<Endpoint>, Problem> {
+pub(super) fn find(api: &Api, tenant: &str, name: &str) -> Result<Arc<Endpoint>, Problem> {
     let registry = Arc::clone(&api.endpoints.registry().borrow());
     registry
         .of_tenant(tenant)

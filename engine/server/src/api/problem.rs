@@ -204,6 +204,7 @@ impl From<CommandError> for Problem {
         match error {
             CommandError::Append(error) => error.into(),
             CommandError::NotYetVisible => Self::unavailable(error.to_string()),
+            CommandError::Gone => Self::not_found(error.to_string()),
         }
     }
 }

@@ -22,6 +22,7 @@ Examples:
       --ordered --rate 50/s
   posthaste endpoints create --tenant acme --url https://example.com/hooks \\
       --max-in-flight 4 --owned --recovery fifo --timeout 30s --header 'x-api-key: k1'
+  posthaste endpoints create --tenant acme --url https://example.com/hooks --scheme stripe
   posthaste endpoints create --tenant acme --url https://example.com/hooks --json | jq -r .secret")]
     Create(Box<Create>),
     /// A tenant's endpoints.
@@ -43,6 +44,9 @@ Examples:
         /// Its id or uid.
         endpoint: String,
     },
+    /// Let a new secret sign; shows it, this once.
+    #[command(after_help = super::secrets::ROTATE_HELP)]
+    RotateSecret(super::secrets::Rotate),
     /// Delete an endpoint; what waits for it is cancelled.
     #[command(after_help = "\
 Examples:
@@ -61,12 +65,12 @@ Examples:
 pub(crate) struct Of {
     /// Whose endpoints.
     #[arg(long)]
-    tenant: String,
+    pub(super) tenant: String,
     #[command(flatten)]
-    server: Server,
+    pub(super) server: Server,
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -128,8 +132,15 @@ pub(crate) struct Create {
     /// Offer HTTP/2.
     #[arg(long)]
     http2: bool,
-    /// A file that holds the secret to sign with, `whsec_…`; made by the server
-    /// without one.
+    /// How it is signed: `standard_webhooks` without it, or `stripe`, `github`,
+    /// `slack`.
+    #[arg(long, value_name = "NAME")]
+    scheme: Option<String>,
+    /// Make the secret an ed25519 key pair; its public half is published.
+    #[arg(long)]
+    ed25519: bool,
+    /// A file that holds the secret to sign with, in the scheme's form
+    /// (`whsec_…`); made by the server without one.
     #[arg(long, value_name = "FILE")]
     secret_file: Option<std::path::PathBuf>,
 }
@@ -139,11 +150,12 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Create(create) => create_one(*create).await,
         Command::List { of } => list(of).await,
         Command::Enable { of, endpoint } => enable(of, &endpoint).await,
+        Command::RotateSecret(rotate) => super::secrets::rotate(rotate).await,
         Command::Delete { of, endpoint } => delete(of, &endpoint).await,
     }
 }
 
-fn path(tenant: &str) -> String {
+pub(super) fn path(tenant: &str) -> String {
     format!("/v1/tenants/{}/endpoints", encode(tenant))
 }
 
@@ -192,10 +204,14 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
             body[name] = time.into();
         }
     }
+    if let Some(scheme) = create.scheme {
+        body["signing"]["scheme"] = scheme.into();
+    }
+    if create.ed25519 {
+        body["signing"]["algorithm"] = "ed25519".into();
+    }
     if let Some(file) = create.secret_file {
-        let text = std::fs::read_to_string(&file)
-            .map_err(|error| anyhow::anyhow!("--secret-file {}: {error}", file.display()))?;
-        body["secret"] = text.trim().into();
+        body["secret"] = read_secret(&file)?.into();
     }
     let mut client = Client::connect(&create.of.server).await?;
     let made = client
@@ -214,6 +230,13 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
     let table = table::render(HEAD, [row(&made)]);
     out::line(format_args!("{table}\nsecret (shown this once): {secret}"))?;
     Ok(())
+}
+
+/// The secret in a file, without the line's end behind it.
+pub(super) fn read_secret(file: &std::path::Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| anyhow::anyhow!("--secret-file {}: {error}", file.display()))?;
+    Ok(text.trim().to_owned())
 }
 
 const HEAD: &[&str] = &[

@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, timeout_at};
 
 use super::desk::Desk;
-use crate::send::{Attempted, Connection, Egress, Failure, Prepared};
+use crate::send::{Attempt, Attempted, Connection, Egress, Failure, Prepared};
 
 /// One connection task's place at the desk.
 pub(super) struct Worker {
@@ -225,8 +225,13 @@ impl Line {
                     Err(failure) => return failure.into(),
                 },
             };
-            let attempt = connection.attempt(&prepared, &delivery.event, now, deadline);
-            match attempt.await {
+            let attempt = Attempt {
+                event: &delivery.event,
+                retries: delivery.attempts,
+                last_cause: delivery.last_cause,
+                now,
+            };
+            match connection.attempt(&prepared, attempt, deadline).await {
                 // The receiver had closed it before anything was sent.
                 None if !fresh => self.connection = None,
                 None => return Failure::never_sent().into(),

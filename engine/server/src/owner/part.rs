@@ -7,6 +7,7 @@ use posthaste_core::delivery::{Delivery, Room, Ticket, event_of};
 use posthaste_core::lane::fold::{Change, Fact};
 use posthaste_core::lane::owner::{Action, Owner};
 use posthaste_core::lane::snapshot::Loaded;
+use posthaste_core::outcome::Cause;
 use posthaste_core::registry::{EndpointIx, Registry};
 use posthaste_core::retry::Policies;
 use posthaste_core::rng::Rng;
@@ -188,17 +189,18 @@ impl Part {
         attempts: u32,
         record: &proto::Deliver,
     ) -> Delivery {
-        Delivery::new(
-            event_of(record).into(),
-            endpoint,
-            attempts,
-            Ticket {
-                room: Room::Owner,
-                slot: self.tp.partition,
-                epoch: self.epoch.0,
-                offset,
-            },
-        )
+        let ticket = Ticket {
+            room: Room::Owner,
+            slot: self.tp.partition,
+            epoch: self.epoch.0,
+            offset,
+        };
+        let mut delivery = Delivery::new(event_of(record).into(), endpoint, attempts, ticket);
+        // The record tells of the attempt it was written after, of no later one.
+        if record.attempt == attempts {
+            delivery.last_cause = Cause::from_code(&record.last_cause);
+        }
+        delivery
     }
 
     /// Nothing is out, nothing waits to be written, and a successor finds the

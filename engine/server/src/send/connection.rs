@@ -6,20 +6,18 @@ mod http2;
 use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
-use posthaste_core::event::Event;
 use posthaste_core::limits::{CONNECTION_AGE_MAX, CONNECTION_ATTEMPTS_MAX};
 use posthaste_core::outcome::Cause;
-use posthaste_core::time::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use self::http1::Http1;
 use self::http2::Http2;
-use super::Attempted;
 use super::dial::{Stream, dial};
 use super::egress::Egress;
 use super::failure::{Failure, exchange_cause};
 use super::meter::{Meter, Metered};
 use super::prepared::Prepared;
+use super::{Attempt, Attempted};
 
 /// A connection. Dropping it closes it.
 pub struct Connection {
@@ -115,25 +113,25 @@ impl Connection {
         }
     }
 
-    /// Makes one attempt: signs at `now`, sends, reads the response within its
-    /// bounds, all until `deadline`.
+    /// Makes one attempt: signs, sends, reads the response within its bounds,
+    /// all until `deadline`.
     ///
     /// `None` when the peer had closed the connection, or refused the request
     /// unread, so that it may be made on another one without being counted.
     pub async fn attempt(
         &mut self,
         prepared: &Prepared,
-        event: &Event,
-        now: Timestamp,
+        attempt: Attempt<'_>,
         deadline: Instant,
     ) -> Option<Attempted> {
+        let now = attempt.now;
         let _owed = self.meter.begin();
         let attempted = match &mut self.line {
-            Line::Http1(line) => match prepared.message(event, now) {
+            Line::Http1(line) => match prepared.message(attempt) {
                 Ok(request) => line.attempt(&request, now, deadline, &self.meter).await,
                 Err(failure) => return Some(failure.into()),
             },
-            Line::Http2(line) => match prepared.request(event, now) {
+            Line::Http2(line) => match prepared.request(attempt) {
                 Ok(request) => line.attempt(request, now, deadline, &self.meter).await,
                 Err(failure) => return Some(failure.into()),
             },

@@ -1,5 +1,6 @@
-//! What all connections of a process share: the rules for URLs, the wall, the
-//! names and the trust in certificate authorities.
+//! What all attempts of a process share: the rules for URLs, the wall, the
+//! names, the trust in certificate authorities, and the keys to endpoints'
+//! secrets.
 //!
 //! Environment variables that name a proxy are ignored: a proxy would connect
 //! where the wall does not stand.
@@ -9,14 +10,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use posthaste_core::endpoint::{Held, Secret};
+use posthaste_core::id::EndpointId;
 use posthaste_core::target::{Host, Target, UrlPolicy};
 use posthaste_core::wall::{CidrError, Wall};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject as _};
+use zeroize::Zeroizing;
 
 use super::dial::Names;
 use crate::config::EgressConfig;
+use crate::vault::{OpenError, Vault};
 
 /// Where deliveries may go, as the operator set it.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +45,7 @@ pub struct Egress {
     names: Names,
     tls: Arc<ClientConfig>,
     tls_http2: Arc<ClientConfig>,
+    vault: Option<Arc<Vault>>,
 }
 
 /// Settings that cannot be used. Every text begins with the configuration's key.
@@ -117,7 +123,32 @@ impl Egress {
             names: Names::new(settings.allow_private_names),
             tls: Arc::new(tls),
             tls_http2: Arc::new(tls_http2),
+            vault: None,
         })
+    }
+
+    /// The same way out, with these keys. Without any it opens no sealed secret.
+    #[must_use]
+    pub fn with_vault(self, vault: Arc<Vault>) -> Self {
+        Self {
+            vault: Some(vault),
+            ..self
+        }
+    }
+
+    /// A secret's text, to sign with.
+    pub(super) fn open(
+        &self,
+        endpoint: EndpointId,
+        secret: &Secret,
+    ) -> Result<Zeroizing<String>, OpenError> {
+        match (&self.vault, &secret.held) {
+            (Some(vault), _) => vault.open(endpoint, secret),
+            (None, Held::Clear(text)) => Ok(text.clone()),
+            (None, Held::Sealed(sealed)) => Err(OpenError::UnknownKey {
+                key_id: sealed.key_id.clone(),
+            }),
+        }
     }
 
     /// Judges a URL by its text: the rules for URLs, and the wall where the host

@@ -14,24 +14,20 @@ use http::header::{
 use http::{Method, Request, Uri, Version};
 use hyper::body::{Body, Frame, SizeHint};
 use posthaste_core::endpoint::Endpoint;
-use posthaste_core::event::Event;
 use posthaste_core::limits::WRITE_BYTES_MAX;
 use posthaste_core::outcome::Cause;
-use posthaste_core::signature::{Signer, SigningKey};
+use posthaste_core::signature::{Piece, Signed, Signer};
 use posthaste_core::target::{Host, Scheme, Target};
 use posthaste_core::time::Timestamp;
 use rustls_pki_types::{DnsName, ServerName};
 
+use super::Attempt;
 use super::dial::Route;
 use super::egress::Egress;
 use super::failure::Failure;
 
-const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
-const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
-
-/// Headers of an attempt besides the endpoint's own.
-const HEADERS: usize = 8;
+/// Headers of an attempt besides the endpoint's own and the scheme's.
+const HEADERS: usize = 5;
 
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("posthaste/", env!("CARGO_PKG_VERSION")));
@@ -39,8 +35,8 @@ const OCTETS: &str = "application/octet-stream";
 const ZERO: HeaderValue = HeaderValue::from_static("0");
 
 /// Bytes of a request besides what varies in length: names, separators, a
-/// timestamp, a length.
-const FRAME_BYTES: usize = 160;
+/// length.
+const FRAME_BYTES: usize = 64;
 
 /// An endpoint's request parts and keys.
 pub struct Prepared {
@@ -50,8 +46,12 @@ pub struct Prepared {
     beginning: Vec<u8>,
     custom: Vec<(HeaderName, HeaderValue)>,
     signer: Signer,
-    /// Length of the signature header, which is the same for all attempts.
-    signature_bytes: usize,
+    /// The scheme's headers.
+    signed: Vec<(HeaderName, Piece)>,
+    /// Their length, but for the event's id and type.
+    signed_bytes: usize,
+    id: [u8; 16],
+    id_text: String,
     connect_timeout: Duration,
     timeout: Duration,
     valid_until: Option<Timestamp>,
@@ -88,6 +88,11 @@ enum Unusable {
     Secret {
         id: String,
         error: posthaste_core::signature::KeyError,
+    },
+    #[error("secret {id}: {error}")]
+    Sealed {
+        id: String,
+        error: crate::vault::OpenError,
     },
     #[error("no secret is live")]
     NoSecret,
@@ -132,9 +137,7 @@ impl Prepared {
 
     fn read(endpoint: &Endpoint, egress: &Egress, now: Timestamp) -> Result<Self, Unusable> {
         let target = Target::parse(&endpoint.url, egress.policy())?;
-        let signer = Signer::new(live_keys(endpoint, now)?);
-        let mut probe = Vec::new();
-        signer.sign_into(b"", 0, b"", &mut probe);
+        let signer = live_keys(endpoint, egress, now)?;
         let custom = endpoint.headers.iter().map(|header| {
             let name = HeaderName::from_bytes(header.name.as_bytes())?;
             let mut value = HeaderValue::from_bytes(&header.value)?;
@@ -151,11 +154,17 @@ impl Prepared {
         for (name, value) in &custom {
             field(&mut beginning, name.as_str(), value.as_bytes());
         }
-        Ok(Self {
+        let headers = endpoint.scheme.headers().iter();
+        let mut prepared = Self {
             beginning,
             custom,
             signer,
-            signature_bytes: probe.len(),
+            signed: headers
+                .map(|&(name, piece)| (HeaderName::from_static(name), piece))
+                .collect(),
+            signed_bytes: 0,
+            id: *endpoint.id.as_bytes(),
+            id_text: endpoint.id.to_string(),
             connect_timeout: endpoint.connect_timeout,
             timeout: endpoint.timeout,
             valid_until: next_change(endpoint, now),
@@ -166,25 +175,58 @@ impl Prepared {
                 port: target.port(),
                 http2: endpoint.http2,
             },
-        })
+        };
+        prepared.signed_bytes = prepared.measure(now);
+        Ok(prepared)
     }
 
-    /// The signed HTTP/1.1 request of one attempt made at `now`. Refuses an
-    /// event whose id cannot be sent, which [`Event::check`] lets nobody make.
-    pub(super) fn message(&self, event: &Event, now: Timestamp) -> Result<Message, Failure> {
-        let id: &[u8] = event.id.as_bytes();
-        if !is_field_value(id) {
-            return Err(Failure::of(Cause::InvalidEndpoint));
+    /// The length of the scheme's headers of an event without id and type.
+    fn measure(&self, now: Timestamp) -> usize {
+        let nothing = Signed {
+            id: b"",
+            timestamp_s: now.as_secs(),
+            body: b"",
+            event_type: "",
+            endpoint: &self.id,
+            endpoint_text: &self.id_text,
+            retries: 1,
+            last_cause: None,
+        };
+        let mut head = Vec::new();
+        for (name, piece) in &self.signed {
+            field(&mut head, name.as_str(), b"");
+            self.signer.write(*piece, &nothing, &mut head);
         }
+        head.len()
+    }
+
+    fn signed<'a>(&'a self, attempt: Attempt<'a>) -> Signed<'a> {
+        Signed {
+            id: attempt.event.id.as_bytes(),
+            timestamp_s: attempt.now.as_secs(),
+            body: &attempt.event.body,
+            event_type: &attempt.event.event_type,
+            endpoint: &self.id,
+            endpoint_text: &self.id_text,
+            retries: attempt.retries,
+            last_cause: attempt.last_cause,
+        }
+    }
+
+    /// The signed HTTP/1.1 request of one attempt. Refuses an event whose id or
+    /// type cannot be sent, which [`Event::check`] lets nobody make.
+    ///
+    /// [`Event::check`]: posthaste_core::event::Event::check
+    pub(super) fn message(&self, attempt: Attempt<'_>) -> Result<Message, Failure> {
+        let event = attempt.event;
         let content_type =
             Some(&*event.content_type).filter(|text| is_field_value(text.as_bytes()));
         let content_type = content_type.unwrap_or(OCTETS).as_bytes();
         let body = &event.body;
         let is_short = body.len() <= WRITE_BYTES_MAX;
-        let varying = content_type.len() + id.len() + self.signature_bytes;
+        let varying = content_type.len() + event.id.len() + event.event_type.len();
         let copied = if is_short { body.len() } else { 0 };
-        let bytes = self.beginning.len() + FRAME_BYTES + varying + copied;
-        let seconds = now.as_secs();
+        let bytes = self.beginning.len() + FRAME_BYTES + self.signed_bytes + varying + copied;
         let mut head = Vec::with_capacity(bytes);
         head.extend_from_slice(&self.beginning);
         field(&mut head, CONTENT_TYPE.as_str(), content_type);
@@ -193,16 +235,22 @@ impl Prepared {
             CONTENT_LENGTH.as_str(),
             itoa::Buffer::new().format(body.len()).as_bytes(),
         );
-        field(&mut head, WEBHOOK_ID.as_str(), id);
-        field(
-            &mut head,
-            WEBHOOK_TIMESTAMP.as_str(),
-            itoa::Buffer::new().format(seconds).as_bytes(),
-        );
-        head.extend_from_slice(WEBHOOK_SIGNATURE.as_str().as_bytes());
-        head.extend_from_slice(b": ");
-        self.signer.sign_into(id, seconds, body, &mut head);
-        head.extend_from_slice(b"\r\n\r\n");
+        let signed = self.signed(attempt);
+        for (name, piece) in &self.signed {
+            let line = head.len();
+            head.extend_from_slice(name.as_str().as_bytes());
+            head.extend_from_slice(b": ");
+            let value = head.len();
+            if !self.signer.write(*piece, &signed, &mut head) {
+                head.truncate(line);
+                continue;
+            }
+            if is_events_own(*piece) && !is_field_value(&head[value..]) {
+                return Err(Failure::of(Cause::InvalidEndpoint));
+            }
+            head.extend_from_slice(b"\r\n");
+        }
+        head.extend_from_slice(b"\r\n");
         head.extend_from_slice(&body[..copied]);
         Ok(Message {
             head,
@@ -210,14 +258,12 @@ impl Prepared {
         })
     }
 
-    /// The signed HTTP/2 request of one attempt made at `now`. Refuses as
+    /// The signed HTTP/2 request of one attempt. Refuses as
     /// [`message`](Self::message) does.
-    pub(super) fn request(
-        &self,
-        event: &Event,
-        now: Timestamp,
-    ) -> Result<Request<Payload>, Failure> {
-        let mut headers = HeaderMap::with_capacity(HEADERS + self.custom.len());
+    pub(super) fn request(&self, attempt: Attempt<'_>) -> Result<Request<Payload>, Failure> {
+        let event = attempt.event;
+        let fields = HEADERS + self.signed.len() + self.custom.len();
+        let mut headers = HeaderMap::with_capacity(fields);
         headers.insert(USER_AGENT, AGENT);
         let content_type = shared(event.content_type.as_bytes());
         headers.insert(
@@ -228,15 +274,17 @@ impl Prepared {
             // For a body that is not empty the library says how long it is.
             headers.insert(CONTENT_LENGTH, ZERO);
         }
-        let seconds = now.as_secs();
-        let mut signature = Vec::with_capacity(self.signature_bytes);
-        let id = event.id.as_bytes();
-        self.signer
-            .sign_into(id, seconds, &event.body, &mut signature);
-        let sendable = |value: Option<_>| value.ok_or(Failure::of(Cause::InvalidEndpoint));
-        headers.insert(WEBHOOK_ID, sendable(shared(id))?);
-        headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(seconds));
-        headers.insert(WEBHOOK_SIGNATURE, sendable(shared(&signature.into()))?);
+        let signed = self.signed(attempt);
+        for (name, piece) in &self.signed {
+            let mut value = Vec::new();
+            let value = match piece {
+                Piece::Id => shared(event.id.as_bytes()),
+                piece if self.signer.write(*piece, &signed, &mut value) => shared(&value.into()),
+                _ => continue,
+            };
+            let value = value.ok_or(Failure::of(Cause::InvalidEndpoint))?;
+            headers.insert(name.clone(), value);
+        }
         for (name, value) in &self.custom {
             headers.append(name.clone(), value.clone());
         }
@@ -304,6 +352,11 @@ fn field(head: &mut Vec<u8>, name: &str, value: &[u8]) {
     head.extend_from_slice(b"\r\n");
 }
 
+/// Whether a header holds what the event's producer wrote.
+const fn is_events_own(piece: Piece) -> bool {
+    matches!(piece, Piece::Id | Piece::EventType)
+}
+
 /// Whether bytes can stand in a field, and end there (RFC 9110, section 5.5).
 fn is_field_value(bytes: &[u8]) -> bool {
     bytes
@@ -316,20 +369,22 @@ fn shared(bytes: &Bytes) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(bytes.clone()).ok()
 }
 
-/// The secrets that sign at `now`, in the endpoint's order.
-fn live_keys(endpoint: &Endpoint, now: Timestamp) -> Result<Vec<SigningKey>, Unusable> {
-    let live = endpoint.secrets.iter().filter(|secret| secret.is_live(now));
-    let keys = live.map(|secret| {
-        SigningKey::parse(&secret.text).map_err(|error| Unusable::Secret {
-            id: secret.id.clone(),
-            error,
-        })
-    });
-    let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
-    if keys.is_empty() {
+/// What signs at `now`: the live secrets in the endpoint's order.
+fn live_keys(endpoint: &Endpoint, egress: &Egress, now: Timestamp) -> Result<Signer, Unusable> {
+    let mut signer = Signer::of(endpoint.scheme);
+    for secret in endpoint.secrets.iter().filter(|secret| secret.is_live(now)) {
+        let id = || secret.id.clone();
+        let text = egress
+            .open(endpoint.id, secret)
+            .map_err(|error| Unusable::Sealed { id: id(), error })?;
+        signer
+            .add(&text)
+            .map_err(|error| Unusable::Secret { id: id(), error })?;
+    }
+    if signer.is_empty() {
         return Err(Unusable::NoSecret);
     }
-    Ok(keys)
+    Ok(signer)
 }
 
 fn next_change(endpoint: &Endpoint, now: Timestamp) -> Option<Timestamp> {

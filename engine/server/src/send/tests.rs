@@ -175,6 +175,7 @@ fn secret(text: &str, not_before_ms: u64, expires_at_ms: u64) -> proto::Secret {
         text: text.into(),
         not_before_ms,
         expires_at_ms,
+        ..proto::Secret::default()
     }
 }
 
@@ -195,6 +196,16 @@ fn event(body: impl Into<Bytes>) -> Event {
     }
 }
 
+/// Its first attempt.
+fn first(event: &Event) -> Attempt<'_> {
+    Attempt {
+        event,
+        retries: 0,
+        last_cause: None,
+        now: NOW,
+    }
+}
+
 fn soon(millis: u64) -> Instant {
     Instant::now() + Duration::from_millis(millis)
 }
@@ -206,7 +217,7 @@ async fn open(egress: &Egress, prepared: &Prepared) -> Result<Connection, Failur
 async fn send(connection: &mut Connection, prepared: &Prepared) -> Option<Attempted> {
     let event = event("{}");
     connection
-        .attempt(prepared, &event, NOW, soon(10_000))
+        .attempt(prepared, first(&event), soon(10_000))
         .await
 }
 
@@ -269,7 +280,7 @@ fn a_body_of_any_size_arrives_byte_for_byte() {
         for size in [0, 1, 16 * 1024, 16 * 1024 + 1, 1024 * 1024] {
             let body: Vec<u8> = (0..size).map(|n| u8::try_from(n % 251).unwrap()).collect();
             let event = event(body.clone());
-            let attempt = connection.attempt(&prepared, &event, NOW, soon(10_000));
+            let attempt = connection.attempt(&prepared, first(&event), soon(10_000));
             assert_eq!(attempt.await.unwrap().outcome.status, Some(200), "{size}");
             assert!(connection.reusable(Instant::now()), "{size}");
             let got = got.borrow_mut().pop().unwrap();
@@ -471,6 +482,83 @@ fn every_live_secret_signs_and_no_other() {
         got.verify(OLD_SECRET);
         let signatures = got.header("webhook-signature").unwrap();
         assert_eq!(signatures.split(' ').count(), 2, "{signatures}");
+    });
+}
+
+#[test]
+fn every_scheme_goes_out_by_its_own_headers() {
+    local(async {
+        let (receiver, got) = Receiver::answering(OK, 4).await;
+        let egress = open_egress();
+        for (scheme, secrets, names) in [
+            (
+                proto::SigningScheme::Stripe,
+                ["whsec_new_secret", "whsec_test_secret"],
+                ["webhook-id", "stripe-signature"].as_slice(),
+            ),
+            (
+                proto::SigningScheme::Github,
+                ["a new secret", "an old secret"],
+                &[
+                    "webhook-id",
+                    "x-github-event",
+                    "x-github-delivery",
+                    "x-github-hook-id",
+                    "x-hub-signature-256",
+                    "x-hub-signature-256-previous",
+                ],
+            ),
+            (
+                proto::SigningScheme::Slack,
+                ["a new secret", "an old secret"],
+                &[
+                    "webhook-id",
+                    "x-slack-request-timestamp",
+                    "x-slack-signature",
+                    "x-slack-retry-num",
+                    "x-slack-retry-reason",
+                ],
+            ),
+        ] {
+            let endpoint = endpoint(&receiver.url(), |record| {
+                record.signing_scheme = scheme.into();
+                record.secrets = secrets.map(|text| secret(text, 0, 0)).to_vec();
+            });
+            let prepared = Prepared::new(&endpoint, &egress, NOW).unwrap();
+            let mut connection = open(&egress, &prepared).await.unwrap();
+            let event = event("{}");
+            let retry = Attempt {
+                retries: 2,
+                last_cause: Some(Cause::Http5xx),
+                ..first(&event)
+            };
+            let taken = connection.attempt(&prepared, retry, soon(10_000)).await;
+            assert_eq!(taken.unwrap().outcome.verdict, Verdict::Delivered);
+            let request = got.borrow_mut().remove(0);
+            let lines = request.head.split("\r\n");
+            let sent: Vec<_> = lines.filter_map(|line| line.split_once(": ")).collect();
+            let ours: Vec<_> = sent
+                .iter()
+                .map(|(name, _)| *name)
+                .filter(|name| name.starts_with("webhook-") || endpoint.scheme.owns_header(name))
+                .collect();
+            assert_eq!(ours, names);
+            match scheme {
+                proto::SigningScheme::Stripe => {
+                    let value = request.header("stripe-signature").unwrap();
+                    assert_eq!(value.matches(",v1=").count(), 2, "{value}");
+                }
+                proto::SigningScheme::Github => {
+                    assert_eq!(request.header("x-github-event"), Some("invoice.paid"));
+                    let hook = request.header("x-github-hook-id").unwrap();
+                    assert_eq!(hook, endpoint.id.to_string());
+                }
+                _ => {
+                    assert_eq!(request.header("x-slack-retry-num"), Some("2"));
+                    assert_eq!(request.header("x-slack-retry-reason"), Some("http_error"));
+                }
+            }
+        }
     });
 }
 

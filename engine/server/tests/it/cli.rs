@@ -37,6 +37,8 @@ fn every_command_shows_how_it_is_used() {
         "endpoints create",
         "endpoints list",
         "endpoints delete",
+        "endpoints rotate-secret",
+        "secrets reseal",
         "dead list",
         "dead redrive",
     ] {

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::contract::unique;
 use crate::kafka::{broker, make, settings};
 use crate::receiver::read_request;
-use crate::refusals::program::{Server, embedded, eventually, posthaste};
+use crate::refusals::program::{SECRETS, Server, embedded, eventually, posthaste};
 
 /// Endpoints that answer 503 until they are given up, and as many that answer
 /// 422 and fail fast. Two events each: too few to trip a breaker.
@@ -285,7 +285,7 @@ async fn all_of_them_come_back_on_kafka() {
     let Some(bootstrap) = broker() else { return };
     let prefix = unique("dead");
     let text = format!(
-        "log = \"kafka://{bootstrap}\"\nshards = 1\n[topics]\nprefix = \"{prefix}\"\n\
+        "log = \"kafka://{bootstrap}\"\nshards = 1\n{SECRETS}[topics]\nprefix = \"{prefix}\"\n\
          lane_partitions = 4\nsource_partitions = 2\nreplication = 1\n\
          [ingest]\ntopics = [\"{prefix}.events\"]\nstart = \"earliest\"\n{SETTINGS}"
     );

@@ -13,3 +13,4 @@ mod ordered;
 mod outage;
 mod receiver;
 mod refusals;
+mod secrets;

@@ -28,13 +28,17 @@ const CORE: [Layer; 24] = [
     layer("filter", &["limits"]),
     layer("event", &["limits", "time"]),
     layer("outcome", &["limits", "time"]),
-    layer("endpoint", &["event", "filter", "id", "limits", "time"]),
+    // An endpoint names its scheme, and a scheme says why there was a retry.
+    layer("signature", &["limits", "outcome", "time"]),
+    layer(
+        "endpoint",
+        &["event", "filter", "id", "limits", "signature", "time"],
+    ),
     layer("gate", &["id", "time"]),
     layer("registry", &["endpoint", "filter", "gate", "id"]),
-    // Leaves: what may be called, and what is signed.
+    // Leaves: what may be called.
     layer("wall", &["limits"]),
     layer("target", &["limits"]),
-    layer("signature", &["limits", "time"]),
     // Mechanisms that know no delivery.
     layer("timers", &["id", "limits", "time"]),
     layer("offsets", &["limits"]),
@@ -78,13 +82,15 @@ const CORE: [Layer; 24] = [
 ];
 
 /// The rooms, from the ground up.
-const SERVER: [Layer; 17] = [
+const SERVER: [Layer; 18] = [
     layer("clock", &[]),
     layer("telemetry", &[]),
     layer("log", &["clock"]),
     // Settings name topics and partitions as the log does.
     layer("config", &["log"]),
-    layer("send", &["clock", "config", "log", "telemetry"]),
+    // Keys to endpoints' secrets: the API seals, only the sender opens.
+    layer("vault", &["config"]),
+    layer("send", &["clock", "config", "log", "telemetry", "vault"]),
     layer("control", &["clock", "config", "log", "telemetry"]),
     layer("audit", &["clock", "config", "log", "telemetry"]),
     layer(
@@ -118,6 +124,7 @@ const SERVER: [Layer; 17] = [
             "owner",
             "send",
             "telemetry",
+            "vault",
         ],
     ),
     layer(
@@ -150,12 +157,21 @@ const SERVER: [Layer; 17] = [
             "send",
             "shutdown",
             "telemetry",
+            "vault",
         ],
     ),
     // The command line opens a log as the app does, and speaks to its api.
     layer(
         "cli",
-        &["app", "clock", "config", "log", "send", "telemetry"],
+        &[
+            "app",
+            "clock",
+            "config",
+            "log",
+            "send",
+            "telemetry",
+            "vault",
+        ],
     ),
 ];
 

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use posthaste_core::endpoint::Endpoint;
-use posthaste_core::id::EndpointId;
+use posthaste_core::endpoint::{Endpoint, Held, Secret};
+use posthaste_core::id::{EndpointId, generate_secret_id};
 use posthaste_core::rng::Rng;
 use posthaste_core::signature::{Verifier, VerifyingKey, generate_secret};
 use posthaste_proto as proto;
@@ -48,9 +48,11 @@ pub(super) async fn ensure(opened: &Opened, receiver: SocketAddr) -> anyhow::Res
         };
         opened.endpoints.put(&endpoint).await?;
         let keys = endpoint.secrets.iter();
-        let keys: Result<Vec<_>, _> = keys
-            .map(|secret| VerifyingKey::parse(&secret.text))
-            .collect();
+        let keys = keys.map(|secret| {
+            let text = opened.vault.open(endpoint.id, secret)?;
+            anyhow::Ok(VerifyingKey::parse(&text)?)
+        });
+        let keys: anyhow::Result<Vec<_>> = keys.collect();
         let verifier = Verifier::new(keys.with_context(|| format!("endpoint {uid}"))?);
         demos.push(Demo { endpoint, verifier });
     }
@@ -61,19 +63,19 @@ fn made(opened: &Opened, uid: &str, types: &[&str], url: String) -> anyhow::Resu
     let mut random = [0; 32];
     getrandom::fill(&mut random).context("no randomness")?;
     let now = opened.clock.now();
-    let id = EndpointId::generate(now, &mut Rng::new(random_seed()));
+    let mut rng = Rng::new(random_seed());
+    let id = EndpointId::generate(now, &mut rng);
+    let secret_id = generate_secret_id(now, &mut rng);
+    let text = generate_secret(random);
+    let held = Held::Sealed(opened.vault.seal(id, &secret_id, text.expose())?);
+    let secret = Secret::new(secret_id, text.expose(), held, now);
     Ok(Endpoint::from_proto(proto::Endpoint {
         id: id.as_bytes().to_vec().into(),
         uid: uid.to_owned(),
         tenant: TENANT.to_owned(),
         url,
         event_types: types.iter().map(ToString::to_string).collect(),
-        secrets: vec![proto::Secret {
-            id: "s1".to_owned(),
-            text: generate_secret(random).expose().to_owned(),
-            not_before_ms: 0,
-            expires_at_ms: 0,
-        }],
+        secrets: vec![secret.to_proto()],
         created_at_ms: now.as_millis(),
         description: "made by `posthaste dev`".to_owned(),
         ..proto::Endpoint::default()

@@ -283,7 +283,7 @@ async fn check(egress: &Egress, row: &Row) {
     let mut connection = open(egress, &prepared).await.unwrap();
     let event = event("{}");
     let began = Instant::now();
-    let attempt = connection.attempt(&prepared, &event, NOW, soon(DEADLINE_MS));
+    let attempt = connection.attempt(&prepared, first(&event), soon(DEADLINE_MS));
     let outcome = attempt.await.expect(name).outcome;
     match row.expected {
         Ok(status) => assert_eq!(outcome.status, Some(status), "{name}"),
@@ -329,7 +329,7 @@ fn a_flood_ends_by_its_bytes_not_by_the_deadline() {
             let mut connection = open(&egress, &prepared).await.unwrap();
             let began = Instant::now();
             let event = event("{}");
-            let attempt = connection.attempt(&prepared, &event, NOW, soon(60_000));
+            let attempt = connection.attempt(&prepared, first(&event), soon(60_000));
             assert!(attempt.await.is_some());
             assert!(began.elapsed() < BODY_TIME_MAX);
         }
@@ -345,7 +345,7 @@ fn a_body_has_less_time_than_a_head() {
         let mut connection = open(&egress, &prepared).await.unwrap();
         let event = event("{}");
         let began = Instant::now();
-        let attempt = connection.attempt(&prepared, &event, NOW, soon(60_000));
+        let attempt = connection.attempt(&prepared, first(&event), soon(60_000));
         assert!(attempt.await.unwrap().outcome.cause.is_none());
         let took = began.elapsed();
         assert!(
@@ -364,7 +364,7 @@ fn the_deadline_holds_for_a_body_too() {
         let mut connection = open(&egress, &prepared).await.unwrap();
         let event = event("{}");
         let began = Instant::now();
-        let attempt = connection.attempt(&prepared, &event, NOW, soon(200));
+        let attempt = connection.attempt(&prepared, first(&event), soon(200));
         let attempted = attempt.await.unwrap();
         assert_eq!(attempted.outcome.verdict, Verdict::Delivered);
         assert_eq!(attempted.excerpt, "abc");
@@ -408,7 +408,7 @@ fn a_request_cut_short_by_an_answer_has_that_answer() {
         let prepared = Prepared::new(&endpoint(&receiver.url(), |_| ()), &egress, NOW).unwrap();
         let mut connection = open(&egress, &prepared).await.unwrap();
         let event = event(vec![b'x'; 1024 * 1024]);
-        let attempt = connection.attempt(&prepared, &event, NOW, soon(10_000));
+        let attempt = connection.attempt(&prepared, first(&event), soon(10_000));
         assert_eq!(attempt.await.unwrap().outcome.status, Some(413));
         assert!(!connection.reusable(Instant::now()));
     });

@@ -232,7 +232,7 @@ fn silence_ends_at_the_deadline_and_retires_the_connection() {
         let (_receiver, egress, prepared) = receiver(&authority, serve).await;
         let mut connection = open(&egress, &prepared).await.unwrap();
         let event = event("{}");
-        let attempt = connection.attempt(&prepared, &event, NOW, soon(200));
+        let attempt = connection.attempt(&prepared, first(&event), soon(200));
         let outcome = attempt.await.unwrap().outcome;
         assert_eq!(outcome.cause, Some(Cause::TimeoutHeaders));
         assert!(!connection.reusable(Instant::now()));

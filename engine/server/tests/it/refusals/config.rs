@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::program::{Refused, file};
+use super::program::{Refused, SECRETS, file};
 
 #[test]
 fn a_key_that_is_none_is_named_with_those_that_are() {
@@ -147,7 +147,7 @@ fn a_log_that_is_none_is_named_with_what_it_can_be() {
 #[test]
 fn settings_of_the_kafka_client_are_named_and_their_values_are_not() {
     let refused = |setting: &str| {
-        let head = "log = \"kafka://127.0.0.1:1\"\n[kafka.settings]";
+        let head = format!("log = \"kafka://127.0.0.1:1\"\n{SECRETS}[kafka.settings]");
         Refused::serve(&format!("{head}\n{setting}\n"))
     };
     refused("acks = \"1\"").expect(64, &["kafka.settings", "`acks` cannot be set"]);
@@ -168,8 +168,31 @@ fn settings_of_the_kafka_client_are_named_and_their_values_are_not() {
 }
 
 #[test]
+fn kafka_without_a_master_key_is_refused_before_anything_else() {
+    let head = "log = \"kafka://127.0.0.1:1\"\n";
+    let without = Refused::serve(head);
+    without.expect(64, &["secrets.keys: none is set", "env:", "file:"]);
+    let refused = |keys: &str| Refused::serve(&format!("{head}[secrets]\nkeys = [\"{keys}\"]\n"));
+    refused("env:POSTHASTE_NO_SUCH_KEY").expect(
+        64,
+        &["secrets.keys: `env:POSTHASTE_NO_SUCH_KEY` is not set"],
+    );
+    refused("file:/nowhere/key").expect(
+        64,
+        &[
+            "secrets.keys: `file:/nowhere/key`",
+            "No such file",
+            "base64",
+        ],
+    );
+    let pasted = refused("aHVudGVyMg==");
+    pasted.expect(64, &["`keys`", "expected \"env:NAME\" or \"file:PATH\""]);
+    assert!(!pasted.log.contains("aHVudGVyMg"), "{}", pasted.log);
+}
+
+#[test]
 fn servers_that_do_not_answer_are_named() {
-    let config = "log = \"kafka://127.0.0.1:1,127.0.0.1:2\"\n";
+    let config = &format!("log = \"kafka://127.0.0.1:1,127.0.0.1:2\"\n{SECRETS}");
     let begun = Instant::now();
     Refused::serve(config).expect(69, &["`127.0.0.1:1,127.0.0.1:2`", "`log`"]);
     // Ten seconds, and room for a busy machine.

@@ -101,7 +101,7 @@ fn the_command_line_says_what_is_wrong() {
 type Case = (&'static str, &'static str, &'static str);
 
 /// Values that cannot be.
-const INVALID: [Case; 12] = [
+const INVALID: [Case; 15] = [
     (
         "\"event_types\": [\"a.\"]",
         "event_types",
@@ -150,10 +150,25 @@ const INVALID: [Case; 12] = [
         "not base64: expected",
     ),
     ("\"secret\": \"whsk_aHVudGVyMg==\"", "secret", "expected 64"),
+    (
+        "\"signing\": {\"scheme\": \"stripe\"}, \"secret\": \"hunter2\"",
+        "secret",
+        "expected 8 to 256",
+    ),
+    (
+        "\"signing\": {\"scheme\": \"slack\", \"algorithm\": \"ed25519\"}",
+        "signing.algorithm",
+        "`slack` signs with `hmac_sha256` alone",
+    ),
+    (
+        "\"signing\": {\"scheme\": \"github\"}, \"headers\": {\"X-GitHub-Event\": \"a\"}",
+        "headers",
+        "`x-github-event` cannot be set",
+    ),
 ];
 
 /// JSON of the wrong kind.
-const WRONG_KIND: [Case; 5] = [
+const WRONG_KIND: [Case; 6] = [
     (
         "\"max_in_flight\": \"ten\"",
         "max_in_flight",
@@ -173,6 +188,11 @@ const WRONG_KIND: [Case; 5] = [
         "\"secret\": [\"whsec_hunter2\"]",
         "secret",
         "expected a string",
+    ),
+    (
+        "\"signing\": {\"scheme\": \"svix\"}",
+        "signing.scheme",
+        "expected one of `standard_webhooks`, `stripe`, `github`, `slack`",
     ),
     (
         "\"secrets\": \"whsec_hunter2\"",

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use posthaste::app::App;
-use posthaste::config::{Config, LogUrl, StartConfig, Topics};
+use posthaste::config::{Config, KeySource, LogUrl, SecretsConfig, StartConfig, Topics};
 use posthaste::log::{GroupEvent, Log, NewRecord, Start};
 use posthaste_core::limits::{BODY_BYTES_MAX, DEAD_RECORD_BYTES_MAX};
 use posthaste_proto::{Dead, DeadCause, Record as _};
 use tokio_util::sync::CancellationToken;
 
-use super::program::{Api, PATIENCE, eventually};
+use super::program::{Api, MASTER_KEY, PATIENCE, eventually, file};
 use crate::contract::{place, unique};
 use crate::dev::Outside;
 
@@ -288,8 +288,12 @@ async fn on_kafka() {
         return;
     };
     let prefix = unique("refusals");
+    let key = file(MASTER_KEY);
     let mut config = Config {
         log: LogUrl::Kafka(bootstrap.clone()),
+        secrets: SecretsConfig {
+            keys: vec![KeySource::File(key.path().to_owned())],
+        },
         drain_deadline: Duration::from_secs(20),
         ..Config::default()
     };

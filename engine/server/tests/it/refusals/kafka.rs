@@ -6,7 +6,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 
-use super::program::{Refused, Server, file, posthaste};
+use super::program::{Refused, SECRETS, Server, file, posthaste};
 use crate::contract::unique;
 use crate::kafka::broker;
 
@@ -35,7 +35,7 @@ impl Deployment {
     fn config_without_start(&self) -> String {
         let Self { bootstrap, prefix } = self;
         format!(
-            "log = \"kafka://{bootstrap}\"\nshards = 1\n\
+            "log = \"kafka://{bootstrap}\"\nshards = 1\n{SECRETS}\
              [topics]\nprefix = \"{prefix}\"\nlane_partitions = 2\nsource_partitions = 2\n\
              replication = 1\n[ingest]\ntopics = [\"{prefix}.events\"]\n"
         )

@@ -13,12 +13,18 @@ use serde_json::Value;
 /// Far more than anything here takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
+/// 32 bytes, as the program's environment has them.
+pub(crate) const MASTER_KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+/// What a configuration on Kafka needs: that key.
+pub(crate) const SECRETS: &str = "[secrets]\nkeys = [\"env:POSTHASTE_TEST_KEY\"]\n";
+
 /// The program, about to be run.
 pub(crate) fn posthaste(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_posthaste"));
     // A backtrace would be printed if the program could print one.
     command.args(words).env("RUST_BACKTRACE", "1");
     command
+        .env("POSTHASTE_TEST_KEY", MASTER_KEY)
         .env_remove("POSTHASTE_SERVER")
         .env_remove("POSTHASTE_LOG");
     command

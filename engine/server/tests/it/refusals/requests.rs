@@ -19,6 +19,7 @@ use posthaste::log::{
     TopicPartition, TopicSpec,
 };
 use posthaste::send::{Egress, EgressSettings};
+use posthaste::vault::Vault;
 use posthaste_core::limits::{BODY_BYTES_MAX, REQUEST_BYTES_MAX};
 use posthaste_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -267,6 +268,7 @@ async fn stalling(dir: &std::path::Path) -> (Arc<Stalling>, Api) {
         endpoints: endpoints.await.unwrap(),
         decoder: Decoder::new(&config).unwrap(),
         egress: Arc::new(Egress::new(EgressSettings::from(&config.egress)).unwrap()),
+        vault: Arc::new(Vault::beside(dir).unwrap()),
         event_partitions: config.topics.source_partitions,
         metrics: PrometheusBuilder::new().build_recorder().handle(),
         log: log.clone(),

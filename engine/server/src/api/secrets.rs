@@ -1,0 +1,246 @@
+//! Secrets of an endpoint: rotate, list, delete; seal all of them anew; and the
+//! public keys that receivers verify with. Only the answer that makes a secret
+//! shows it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use posthaste_core::endpoint::{Held, RemoveError, Secret};
+use posthaste_core::id::{EndpointId, generate_secret_id};
+use posthaste_core::limits::{
+    PUBLISHED_KEYS_MAX, RESEAL_PAGE_MAX, SECRET_OVERLAP_DEFAULT, SECRET_OVERLAP_MAX,
+};
+use posthaste_core::rng::Rng;
+use posthaste_core::signature::VerifyingKey;
+use posthaste_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Api;
+use super::body::{Whole, read_json};
+use super::endpoints::find;
+use super::problem::{Problem, Segments};
+use super::signing::{AlgorithmName, Imported, secret_text};
+use crate::clock::random_seed;
+use crate::config::{format_rfc3339, parse_duration};
+
+/// How a secret follows another.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Rotation {
+    /// Imported; made here when absent.
+    secret: Option<Imported>,
+    /// Of one that is made here; the newest one's when absent.
+    algorithm: Option<AlgorithmName>,
+    /// How long the older ones still sign.
+    overlap: Option<String>,
+}
+
+/// A secret as it is shown: never itself.
+#[derive(Debug, Serialize)]
+struct Shown {
+    id: String,
+    created_at: String,
+    /// None for the newest.
+    expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_key: Option<String>,
+}
+
+/// A new secret, once with its text.
+#[derive(Serialize)]
+struct Made<'a> {
+    #[serde(flatten)]
+    shown: Shown,
+    secret: &'a str,
+}
+
+/// What sealing anew came to.
+#[derive(Debug, Default, Serialize)]
+struct Resealed {
+    /// Endpoints sealed by this request.
+    resealed: usize,
+    /// Endpoints that still have to be.
+    left: usize,
+    /// Endpoints with a secret that no master key opens; the log names them.
+    unreadable: usize,
+}
+
+/// A public key (RFC 8037).
+#[derive(Debug, Serialize)]
+struct Jwk {
+    kty: &'static str,
+    crv: &'static str,
+    alg: &'static str,
+    r#use: &'static str,
+    kid: String,
+    x: String,
+}
+
+/// An endpoint's new secret, sealed.
+pub(super) fn seal(
+    api: &Api,
+    endpoint: EndpointId,
+    text: &str,
+    now: Timestamp,
+) -> Result<Secret, Problem> {
+    let id = generate_secret_id(now, &mut Rng::new(random_seed()));
+    let sealed = api.vault.seal(endpoint, &id, text);
+    let sealed = sealed.map_err(|error| Problem::unavailable(error.to_string()))?;
+    Ok(Secret::new(id, text, Held::Sealed(sealed), now))
+}
+
+fn shown(secret: &Secret, made: Timestamp) -> Shown {
+    let created = match secret.created_at {
+        at if at == Timestamp::default() => made,
+        at => at,
+    };
+    Shown {
+        id: secret.id.clone(),
+        created_at: format_rfc3339(created),
+        expires_at: secret.expires_at.map(format_rfc3339),
+        public_key: secret.public.clone(),
+    }
+}
+
+/// Lets a new secret sign, and the older ones for a while beside it. The answer
+/// is the only one that shows it.
+pub async fn rotate(
+    State(api): State<Arc<Api>>,
+    Segments((tenant, name)): Segments<(String, String)>,
+    Whole(body): Whole,
+) -> Result<Response, Problem> {
+    let endpoint = find(&api, &tenant, &name)?;
+    let asked: Rotation = match body.is_empty() {
+        true => Rotation::default(),
+        false => read_json(&body)?,
+    };
+    let overlap = overlap(asked.overlap.as_deref())?;
+    let algorithm = asked
+        .algorithm
+        .unwrap_or_else(|| AlgorithmName::of(&endpoint));
+    let text = secret_text("algorithm", endpoint.scheme, algorithm, asked.secret)?;
+    let now = api.clock.now();
+    let secret = seal(&api, endpoint.id, &text, now)?;
+    let made = Made {
+        shown: shown(&secret, endpoint.created_at),
+        secret: &text,
+    };
+    api.endpoints
+        .edit(endpoint.id, |endpoint| {
+            let rotated = endpoint.rotate(secret, overlap, now);
+            rotated.map_err(|full| Problem::conflict("too_many_secrets", full.to_string()))
+        })
+        .await?;
+    Ok((StatusCode::CREATED, Json(made)).into_response())
+}
+
+fn overlap(asked: Option<&str>) -> Result<Duration, Problem> {
+    let Some(text) = asked else {
+        return Ok(SECRET_OVERLAP_DEFAULT);
+    };
+    let overlap = parse_duration(text).map_err(|problem| Problem::invalid("overlap", problem))?;
+    if overlap > SECRET_OVERLAP_MAX {
+        let hours = SECRET_OVERLAP_MAX.as_secs() / 3_600;
+        let problem = format!("`{text}`: expected \"0s\" to \"{hours}h\"");
+        return Err(Problem::invalid("overlap", problem));
+    }
+    Ok(overlap)
+}
+
+/// The secrets of an endpoint that are not over, newest first.
+pub async fn list(
+    State(api): State<Arc<Api>>,
+    Segments((tenant, name)): Segments<(String, String)>,
+) -> Result<Response, Problem> {
+    let endpoint = find(&api, &tenant, &name)?;
+    let now = api.clock.now();
+    let live = endpoint.secrets.iter().filter(|secret| secret.is_live(now));
+    let data: Vec<_> = live.map(|s| shown(s, endpoint.created_at)).collect();
+    Ok(Json(serde_json::json!({ "data": data })).into_response())
+}
+
+/// Takes a secret back before it expires.
+pub async fn delete(
+    State(api): State<Arc<Api>>,
+    Segments((tenant, name, id)): Segments<(String, String, String)>,
+) -> Result<StatusCode, Problem> {
+    let endpoint = find(&api, &tenant, &name)?;
+    api.endpoints
+        .edit(endpoint.id, |endpoint| {
+            let removed = endpoint.remove_secret(&id);
+            removed.map_err(|error| match error {
+                RemoveError::Unknown => Problem::not_found(error.to_string()),
+                RemoveError::Newest => Problem::conflict("newest_secret", error.to_string()),
+            })
+        })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Seals a page of endpoints' secrets under the first master key: those that are
+/// in the clear, or under another.
+pub async fn reseal(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
+    let registry = Arc::clone(&api.endpoints.registry().borrow());
+    let mut answer = Resealed::default();
+    let mut page = Vec::new();
+    for endpoint in registry.endpoints() {
+        if endpoint.secrets.iter().all(|s| api.vault.is_current(s)) {
+            continue;
+        }
+        if page.len() < RESEAL_PAGE_MAX {
+            page.push(endpoint.id);
+        } else {
+            answer.left += 1;
+        }
+    }
+    let vault = &api.vault;
+    let sealed = api.endpoints.edit_all(&page, |endpoint| {
+        let sealed = vault.reseal(endpoint);
+        if let Err(error) = &sealed {
+            tracing::error!(endpoint = %endpoint.id, %error, "its secrets cannot be sealed anew");
+        }
+        sealed.is_ok()
+    });
+    answer.resealed = sealed.await?;
+    answer.unreadable = page.len() - answer.resealed;
+    Ok(Json(answer).into_response())
+}
+
+/// The public halves of all key pairs that sign now: as a JWK set, and as
+/// Standard Webhooks writes them. Past [`PUBLISHED_KEYS_MAX`] the newest
+/// endpoints' are left out; an endpoint's own secrets show theirs.
+pub async fn published(State(api): State<Arc<Api>>) -> Response {
+    let registry = Arc::clone(&api.endpoints.registry().borrow());
+    let now = api.clock.now();
+    let secrets = registry.endpoints().flat_map(|endpoint| &endpoint.secrets);
+    let live = secrets.filter(|secret| secret.is_live(now));
+    let mut keys = BTreeMap::new();
+    for text in live.filter_map(|secret| secret.public.as_ref()) {
+        if keys.len() >= PUBLISHED_KEYS_MAX {
+            break;
+        }
+        let key = VerifyingKey::parse(text).ok();
+        if let Some(jwk) = key.and_then(|key| key.jwk()) {
+            keys.insert(jwk, text);
+        }
+    }
+    let whpk: Vec<_> = keys.values().copied().collect();
+    let set: Vec<_> = keys
+        .keys()
+        .map(|jwk| Jwk {
+            kty: "OKP",
+            crv: "Ed25519",
+            alg: "EdDSA",
+            r#use: "sig",
+            kid: jwk.kid.clone(),
+            x: jwk.x.clone(),
+        })
+        .collect();
+    let body = Json(serde_json::json!({ "keys": set, "whpk": whpk }));
+    ([(header::CACHE_CONTROL, "public, max-age=60")], body).into_response()
+}
