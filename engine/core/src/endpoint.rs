@@ -61,6 +61,8 @@ pub struct Endpoint {
     pub fifo: bool,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Rises by one with each change; 0 before the first.
+    pub version: u64,
 }
 
 /// A signing secret and when it is live.
@@ -161,6 +163,7 @@ impl Endpoint {
             ordered: record.ordered,
             fifo: record.fifo,
             created_at: Timestamp::from_millis(record.created_at_ms),
+            version: record.version,
         };
         endpoint.check()?;
         Ok(endpoint)
@@ -198,6 +201,19 @@ impl Endpoint {
             owned: self.owned,
             ordered: self.ordered,
             fifo: self.fifo,
+            version: self.version,
+            deleted: false,
+        }
+    }
+
+    /// As the record that deletes it, the change after this version.
+    pub fn to_deleted(&self) -> proto::Endpoint {
+        proto::Endpoint {
+            id: self.id.as_bytes().to_vec().into(),
+            tenant: self.tenant.clone(),
+            version: self.version + 1,
+            deleted: true,
+            ..proto::Endpoint::default()
         }
     }
 

@@ -202,6 +202,8 @@ fn build(api: &Api, tenant: String, new: NewEndpoint) -> Result<(Endpoint, Strin
         description: new.description,
         owned: new.owned,
         rate_per_second: new.rate_per_second,
+        version: 0,
+        deleted: false,
     })?;
     Ok((endpoint, secret))
 }
