@@ -20,6 +20,7 @@ pub(crate) fn posthaste(words: &[&str]) -> Command {
     command.args(words).env("RUST_BACKTRACE", "1");
     command
         .env_remove("POSTHASTE_SERVER")
+        .env_remove("POSTHASTE_API_KEY")
         .env_remove("POSTHASTE_LOG");
     command
 }
