@@ -16,6 +16,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use posthaste_core::access::{Grant, Need, Stranger};
 use posthaste_core::id::RequestId;
+use posthaste_core::limits::TENANT_BYTES_MAX;
 use posthaste_core::rng::Rng;
 use posthaste_core::time::Timestamp;
 
@@ -100,7 +101,7 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, request: Request, next: N
     let at = api.clock.now();
     let id = RequestId::generate(at, &mut Rng::new(random_seed()));
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    let (route, tenant) = (route_of(&request), tenant_of(request.uri().path()));
     let (who, mut response) = match admit(&api, request, id, at).await {
         Ok((who, request)) => (who, next.run(request).await),
         Err(refusal) => (refusal.who, refusal.problem.into_response()),
@@ -109,7 +110,10 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, request: Request, next: N
     if let Some(mut told) = response.extensions_mut().remove::<Told>() {
         let code = told.code;
         if status.is_client_error() {
-            tracing::warn!(who, %method, ?path, %status, code, request = %id, "call refused");
+            let route = route.as_ref().map_or("none", MatchedPath::as_str);
+            tracing::warn!(
+                who, %method, route, tenant, %status, code, request_id = %id, "call refused"
+            );
         }
         told.body["request_id"] = id.to_string().into();
         response.headers_mut().remove(header::CONTENT_LENGTH);
@@ -119,6 +123,18 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, request: Request, next: N
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// Of a path only its route and its tenant are logged: other parts of it can be
+/// what somebody took for an id, such as a whole key.
+fn route_of(request: &Request) -> Option<MatchedPath> {
+    request.extensions().get().cloned()
+}
+
+fn tenant_of(path: &str) -> Option<String> {
+    let behind = path.strip_prefix("/v1/tenants/")?;
+    let tenant = behind.split('/').next()?.chars();
+    Some(tenant.take(TENANT_BYTES_MAX).collect())
 }
 
 /// Who calls, and the call with that in it.

@@ -91,6 +91,9 @@ fn the_first_key_is_made_on_the_log_and_no_key_is_ever_written() {
     let path = config.path().to_str().unwrap();
     Refused::from(&["keys", "list", "--config", path]).expect(1, &["in use", "--config"]);
 
+    // Whoever takes a key for its id has not written it into the log either.
+    let path = format!("/v1/keys/{key}");
+    call(&server, &key, "DELETE", &path, &Value::Null).problem(404, "not_found");
     let revoke = ["keys", "revoke", id, "--server", &address];
     let revoked = posthaste(&revoke)
         .env("POSTHASTE_API_KEY", &key)
