@@ -7,7 +7,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     prost_build::Config::new()
         .bytes(["."])
         // They hold secrets: lib.rs gives them a Debug that shows none.
-        .skip_debug([".posthaste.log.Secret", ".posthaste.log.Header"])
+        .skip_debug([
+            ".posthaste.log.Secret",
+            ".posthaste.log.Header",
+            ".posthaste.log.ApiKey",
+        ])
         .compile_fds(files)?;
     Ok(())
 }

@@ -11,14 +11,21 @@ mod generated {
 }
 pub use attempts::{AttemptRef, AttemptWriter};
 pub use generated::{
-    Attempt, AttemptBatch, Claim, Command, Dead, DeadCause, DeadRange, Deliver, DeliverHead,
-    Endpoint, Gate, Header, Origin, Progress, Reason, Sealed, Secret, SigningScheme, Snapshot,
-    command, gate, progress, snapshot,
+    ApiKey, Attempt, AttemptBatch, Change, Claim, Command, Dead, DeadCause, DeadRange, Deliver,
+    DeliverHead, Endpoint, Gate, Header, Origin, Progress, Reason, Sealed, Secret, SigningScheme,
+    Snapshot, command, gate, progress, snapshot,
 };
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Secret({})", self.id)
+    }
+}
+
+/// Portal tokens are signed with what follows from the hash.
+impl std::fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ApiKey({})", self.description)
     }
 }
 
@@ -52,6 +59,10 @@ pub enum RecordType {
     Command = 9,
     /// [`DeadRange`] in the dead-letter topic.
     DeadRange = 10,
+    /// [`ApiKey`] in the endpoints table.
+    ApiKey = 20,
+    /// [`Change`] in the topic of changes.
+    Change = 21,
 }
 
 /// Why a record's value could not be read.
@@ -94,6 +105,8 @@ impl RecordType {
             Some(8) => Ok(Self::Snapshot),
             Some(9) => Ok(Self::Command),
             Some(10) => Ok(Self::DeadRange),
+            Some(20) => Ok(Self::ApiKey),
+            Some(21) => Ok(Self::Change),
             Some(&byte) => Err(RecordError::UnknownType(byte)),
         }
     }
@@ -159,6 +172,12 @@ impl Record for Command {
 }
 impl Record for DeadRange {
     const TYPE: RecordType = RecordType::DeadRange;
+}
+impl Record for ApiKey {
+    const TYPE: RecordType = RecordType::ApiKey;
+}
+impl Record for Change {
+    const TYPE: RecordType = RecordType::Change;
 }
 
 #[cfg(test)]

@@ -67,6 +67,8 @@ pub struct Endpoint {
     pub fifo: bool,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Rises by one with each change; 0 before the first.
+    pub version: u64,
 }
 
 /// A header the endpoint asked for. The value may be a credential.
@@ -142,6 +144,7 @@ impl Endpoint {
             ordered: record.ordered,
             fifo: record.fifo,
             created_at: Timestamp::from_millis(record.created_at_ms),
+            version: record.version,
         };
         endpoint.check()?;
         Ok(endpoint)
@@ -180,6 +183,19 @@ impl Endpoint {
             owned: self.owned,
             ordered: self.ordered,
             fifo: self.fifo,
+            version: self.version,
+            deleted: false,
+        }
+    }
+
+    /// As the record that deletes it, the change after this version.
+    pub fn to_deleted(&self) -> proto::Endpoint {
+        proto::Endpoint {
+            id: self.id.as_bytes().to_vec().into(),
+            tenant: self.tenant.clone(),
+            version: self.version + 1,
+            deleted: true,
+            ..proto::Endpoint::default()
         }
     }
 

@@ -25,6 +25,14 @@ pub struct DeliveryId([u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommandId([u8; 16]);
 
+/// An API key's id, `pk_` outside: the public part of the key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId([u8; 16]);
+
+/// A request's id, `req_` outside: what it changed carries it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId([u8; 16]);
+
 /// Text that is not an id of the kind asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid id: expected `{prefix}` and 26 characters of Crockford base 32")]
@@ -68,6 +76,44 @@ impl DeliveryId {
 
 impl CommandId {
     const PREFIX: &'static str = "cmd_";
+
+    /// Its 16 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// A new id.
+    pub fn generate(now: Timestamp, rng: &mut Rng) -> Self {
+        Self(time_sortable(now, rng))
+    }
+}
+
+impl KeyId {
+    const PREFIX: &'static str = "pk_";
+
+    /// From its 16 bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its 16 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// A new id.
+    pub fn generate(now: Timestamp, rng: &mut Rng) -> Self {
+        Self(time_sortable(now, rng))
+    }
+}
+
+impl RequestId {
+    const PREFIX: &'static str = "req_";
+
+    /// From its 16 bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
 
     /// Its 16 bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
@@ -161,6 +207,8 @@ macro_rules! text_form {
 text_form!(EndpointId);
 text_form!(DeliveryId);
 text_form!(CommandId);
+text_form!(KeyId);
+text_form!(RequestId);
 
 #[cfg(test)]
 mod tests {

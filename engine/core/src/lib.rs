@@ -7,6 +7,7 @@
 
 #![warn(missing_docs)]
 
+pub mod access;
 pub mod base_rtt;
 pub mod breaker;
 pub mod delivery;

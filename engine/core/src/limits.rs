@@ -18,6 +18,31 @@ pub const IDEMPOTENCY_KEYS_MAX: usize = 1_000_000;
 /// Longest idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
+/// Items on one page of a list unless the request says otherwise.
+pub const LIST_PAGE_DEFAULT: usize = 50;
+/// Most on one page.
+pub const LIST_PAGE_MAX: usize = 250;
+/// API keys at once; past it no further one is made.
+pub const API_KEYS_MAX: usize = 10_000;
+/// Longest description of one.
+pub const KEY_DESCRIPTION_BYTES_MAX: usize = 256;
+/// A portal token is good for so long unless the request says otherwise …
+pub const PORTAL_TIME_DEFAULT: Duration = Duration::from_secs(3_600);
+/// … and at most.
+pub const PORTAL_TIME_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Longest credential that is looked at; a longer one is none.
+pub const CREDENTIAL_BYTES_MAX: usize = 512;
+/// Changes of the endpoints table on one page unless the request says otherwise.
+pub const CHANGES_PAGE_DEFAULT: usize = 50;
+/// Most on one page.
+pub const CHANGES_PAGE_MAX: usize = 250;
+/// Offsets of changes read at once.
+pub const CHANGES_READ_SPAN: u64 = 1_024;
+/// … and looked through for one page; past it the page ends, and may be empty.
+pub const CHANGES_SCAN_SPAN_MAX: u64 = 64 * CHANGES_READ_SPAN;
+/// Changes are kept for so long.
+pub const CHANGES_KEPT: Duration = Duration::from_secs(90 * 24 * 3_600);
+
 /// Longest event id (the `webhook-id`).
 pub const EVENT_ID_BYTES_MAX: usize = 256;
 /// Longest event type, and pattern over types.
@@ -414,5 +439,9 @@ const _: () = {
     assert!(SIGNING_KEYS_MAX <= SIGNATURES_READ_MAX && SECRETS_MAX <= SIGNING_KEYS_MAX);
     assert!(SECRET_OVERLAP_DEFAULT.as_secs() <= SECRET_OVERLAP_MAX.as_secs());
     assert!(TEXT_SECRET_BYTES_MIN <= TEXT_SECRET_BYTES_MAX);
+    assert!(CHANGES_PAGE_DEFAULT <= CHANGES_PAGE_MAX && LIST_PAGE_DEFAULT <= LIST_PAGE_MAX);
+    assert!(PORTAL_TIME_DEFAULT.as_secs() <= PORTAL_TIME_MAX.as_secs());
+    // A portal token names a tenant, in base64.
+    assert!(CREDENTIAL_BYTES_MAX > TENANT_BYTES_MAX * 4 / 3 + 128);
     assert!(TIMEOUT_DEFAULT.as_millis() <= TIMEOUT_MAX.as_millis());
 };

@@ -34,6 +34,21 @@ pub struct Table {
     gates_changed: bool,
 }
 
+/// What became of a record of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// It stands.
+    Taken,
+    /// It was there already, or is of a kind the table does not fold.
+    Nothing,
+    /// It is based on a version that is no longer the present one: the first of
+    /// two changes of one version stands.
+    Refused {
+        /// The present version; `None` when the endpoint is deleted.
+        present: Option<u64>,
+    },
+}
+
 /// What a key of the table is about.
 enum Key {
     Endpoint(EndpointId),
@@ -47,7 +62,12 @@ struct Slot {
     id: EndpointId,
     endpoint: Option<Arc<Endpoint>>,
     gate: Gate,
+    /// Of the last change; [`SWEPT`] once even that is to be forgotten.
+    version: u64,
 }
+
+/// No version follows this one: ids are not used again.
+const SWEPT: u64 = u64::MAX;
 
 /// The endpoints at one moment. Cheap to share, never changes.
 #[derive(Debug, Default)]
@@ -70,6 +90,14 @@ pub fn table_key(id: EndpointId) -> Bytes {
     Bytes::from(format!("{ENDPOINT_PREFIX}{id}"))
 }
 
+/// The endpoint whose own record has this key.
+pub fn endpoint_of(key: &[u8]) -> Option<EndpointId> {
+    match read_key(key) {
+        Ok(Key::Endpoint(id)) => Some(id),
+        _ => None,
+    }
+}
+
 /// The table's key of an endpoint's gate.
 pub fn gate_key(id: EndpointId) -> Bytes {
     Bytes::from(format!("{GATE_PREFIX}{id}"))
@@ -79,24 +107,74 @@ impl Table {
     /// Folds one record of the table. An empty value deletes. A record that
     /// cannot be read is an error and changes nothing: the endpoint keeps its
     /// last good state.
-    pub fn apply(&mut self, key: &[u8], value: &Bytes) -> Result<(), String> {
+    ///
+    /// A record with a version stands only if it is above the present one. Where
+    /// older records were compacted away versions leap, so it need not be the
+    /// very next: whoever wrote it had read the one before.
+    pub fn apply(&mut self, key: &[u8], value: &Bytes) -> Result<Applied, String> {
         let id = match read_key(key)? {
             Key::Endpoint(id) => id,
-            Key::Gate(id) => return self.apply_gate(id, value),
-            Key::Other => return Ok(()),
+            Key::Gate(id) => return self.apply_gate(id, value).map(|()| Applied::Taken),
+            Key::Other => return Ok(Applied::Nothing),
         };
-        let endpoint = if value.is_empty() {
-            None
-        } else {
-            let record = proto::Endpoint::from_value(value).map_err(|e| e.to_string())?;
-            let endpoint = Endpoint::from_proto(record).map_err(|e| e.to_string())?;
-            if endpoint.id != id {
-                return Err(format!("key names {id}, the record {}", endpoint.id));
-            }
-            Some(Arc::new(endpoint))
+        if value.is_empty() {
+            self.set(id, None, SWEPT);
+            return Ok(Applied::Taken);
+        }
+        let record = proto::Endpoint::from_value(value).map_err(|e| e.to_string())?;
+        if record.id.as_ref() != id.as_bytes() {
+            return Err(format!("key names {id}, the record another endpoint"));
+        }
+        let (version, deleted) = (record.version, record.deleted);
+        let endpoint = match deleted {
+            true => None,
+            false => Some(Endpoint::from_proto(record).map_err(|e| e.to_string())?),
         };
-        self.set(id, endpoint);
-        Ok(())
+        if let Some(against) = self.against(id, version, endpoint.as_ref()) {
+            return Ok(against);
+        }
+        self.set(id, endpoint.map(Arc::new), version);
+        Ok(Applied::Taken)
+    }
+
+    /// What stands against a record of this version.
+    fn against(
+        &self,
+        id: EndpointId,
+        version: u64,
+        endpoint: Option<&Endpoint>,
+    ) -> Option<Applied> {
+        let ix = self.by_id.get(&id)?;
+        let slot = &self.slots[usize::try_from(ix.0).unwrap_or(usize::MAX)];
+        if version == 0 || version > slot.version {
+            return None;
+        }
+        let same = match (endpoint, &slot.endpoint) {
+            (None, None) => true,
+            (Some(new), Some(present)) => new.to_proto() == present.to_proto(),
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        Some(match same {
+            true => Applied::Nothing,
+            false => Applied::Refused {
+                present: slot.endpoint.as_ref().map(|present| present.version),
+            },
+        })
+    }
+
+    /// The present state of an endpoint as a record of its own, to be written
+    /// behind one that was refused: a compacted log keeps the last record of a
+    /// key, so the last has to be one that stands. Every instance makes the same
+    /// one of the same state, and the second of two changes nothing.
+    pub fn restated(&self, id: EndpointId) -> Bytes {
+        let ix = self.by_id.get(&id);
+        let slot = ix.and_then(|ix| self.slots.get(usize::try_from(ix.0).ok()?));
+        let Some(present) = slot.and_then(|slot| slot.endpoint.as_ref()) else {
+            return Bytes::new();
+        };
+        let mut record = present.to_proto();
+        record.version += 1;
+        record.to_value()
     }
 
     fn apply_gate(&mut self, id: EndpointId, value: &Bytes) -> Result<(), String> {
@@ -113,7 +191,7 @@ impl Table {
         Ok(())
     }
 
-    fn set(&mut self, id: EndpointId, endpoint: Option<Arc<Endpoint>>) {
+    fn set(&mut self, id: EndpointId, endpoint: Option<Arc<Endpoint>>, version: u64) {
         let ix = self.index_of(id);
         let place = usize::try_from(ix.0).unwrap_or(usize::MAX);
         if let Some(old) = self.slots[place].endpoint.take() {
@@ -128,6 +206,7 @@ impl Table {
             self.changed.push(new.tenant.clone());
         }
         self.slots[place].endpoint = endpoint;
+        self.slots[place].version = version;
     }
 
     fn index_of(&mut self, id: EndpointId) -> EndpointIx {
@@ -139,6 +218,7 @@ impl Table {
             id,
             endpoint: None,
             gate: Gate::default(),
+            version: 0,
         });
         self.by_id.insert(id, ix);
         ix
@@ -264,6 +344,15 @@ impl Registry {
     /// The index of an id, also of a deleted endpoint.
     pub fn index(&self, id: EndpointId) -> Option<EndpointIx> {
         self.by_id.get(&id).copied()
+    }
+
+    /// Whether an endpoint may follow the version it carries: `None`, or what
+    /// stands against it.
+    pub fn conflict(&self, endpoint: &Endpoint) -> Option<Applied> {
+        let place = usize::try_from(self.index(endpoint.id)?.0).ok()?;
+        let slot = self.slots.get(place)?;
+        let present = slot.endpoint.as_ref().map(|present| present.version);
+        (slot.version != endpoint.version).then_some(Applied::Refused { present })
     }
 
     /// A tenant's endpoints, oldest first.

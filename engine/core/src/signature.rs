@@ -277,6 +277,10 @@ impl Verifier {
 }
 
 impl SecretText {
+    pub(crate) fn new(text: Zeroizing<String>) -> Self {
+        Self(text)
+    }
+
     /// The text itself: for the one answer that shows a new secret.
     pub fn expose(&self) -> &str {
         &self.0

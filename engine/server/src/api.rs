@@ -7,8 +7,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{Method, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use dashmap::DashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,10 +22,15 @@ use crate::log::Log;
 use crate::send::Egress;
 use crate::vault::Vault;
 
+mod audit;
+mod auth;
 mod body;
 pub mod dead_letters;
 pub mod endpoints;
 pub mod events;
+mod keys;
+mod page;
+mod portal;
 pub mod problem;
 pub mod secrets;
 mod signing;
@@ -87,38 +93,18 @@ impl Api {
         }
     }
 
-    /// All routes.
+    /// All routes, behind the door.
     pub fn routes(self) -> Router {
+        let api = Arc::new(self);
         Router::new()
-            .route("/v1/tenants/{tenant}/events", post(events::publish))
-            .route(
-                "/v1/tenants/{tenant}/endpoints",
-                get(endpoints::list).post(endpoints::create),
-            )
-            .route(
-                "/v1/tenants/{tenant}/endpoints/{endpoint}",
-                get(endpoints::show).delete(endpoints::delete),
-            )
-            .route(
-                "/v1/tenants/{tenant}/endpoints/{endpoint}/enable",
-                post(endpoints::enable),
-            )
-            .route(
-                "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets",
-                get(secrets::list),
-            )
-            .route(
-                "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets/rotate",
-                post(secrets::rotate),
-            )
-            .route(
-                "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets/{secret}",
-                axum::routing::delete(secrets::delete),
-            )
+            .merge(of_tenants())
             .route("/v1/secrets/reseal", post(secrets::reseal))
             .route("/.well-known/webhook-keys", get(secrets::published))
             .route("/v1/dead_letters", get(dead_letters::list))
             .route("/v1/dead_letters/redrive", post(dead_letters::redrive))
+            .route("/v1/keys", get(keys::list).post(keys::create))
+            .route("/v1/keys/{key}", delete(keys::revoke))
+            .route("/v1/audit", get(audit::list))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
@@ -126,8 +112,43 @@ impl Api {
             .method_not_allowed_fallback(|method: Method| async move {
                 problem::Problem::wrong_method(&method)
             })
-            .with_state(Arc::new(self))
+            .layer(from_fn_with_state(Arc::clone(&api), auth::guard))
+            .with_state(api)
     }
+}
+
+/// What belongs to a tenant.
+fn of_tenants() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/v1/tenants/{tenant}/events", post(events::publish))
+        .route("/v1/tenants/{tenant}/portal_sessions", post(portal::create))
+        .route(
+            "/v1/tenants/{tenant}/endpoints",
+            get(endpoints::list).post(endpoints::create),
+        )
+        .route(
+            "/v1/tenants/{tenant}/endpoints/{endpoint}",
+            get(endpoints::show)
+                .put(endpoints::replace)
+                .patch(endpoints::patch)
+                .delete(endpoints::delete),
+        )
+        .route(
+            "/v1/tenants/{tenant}/endpoints/{endpoint}/enable",
+            post(endpoints::enable),
+        )
+        .route(
+            "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets",
+            get(secrets::list),
+        )
+        .route(
+            "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets/rotate",
+            post(secrets::rotate),
+        )
+        .route(
+            "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets/{secret}",
+            delete(secrets::delete),
+        )
 }
 
 /// Ready from the moment rooms run until the process is told to stop.

@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
 use crate::clock::Clock;
-use crate::config::{Config, LogUrl};
-use crate::control::Endpoints;
+use crate::config::{Auth, Config, LogUrl};
+use crate::control::{By, Endpoints};
 use crate::dispatch;
 use crate::ingest::decode::Decoder;
 use crate::ingest::poison::Undertaker;
@@ -96,6 +96,29 @@ pub async fn open_log(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn 
             Ok(Arc::new(log))
         }
     }
+}
+
+/// The endpoints table alone: for a change made on the log itself.
+pub struct Desk {
+    /// The table.
+    pub endpoints: Endpoints,
+    /// The time.
+    pub clock: Clock,
+    _end: tokio_util::sync::DropGuard,
+}
+
+/// Opens the endpoints table of the log a configuration names.
+pub async fn open_desk(config: &Config) -> anyhow::Result<Desk> {
+    let clock = Clock::start();
+    let log = open_log(config, &clock).await?;
+    log.verify(&config.topics.specs()).await?;
+    let end = CancellationToken::new();
+    let endpoints = Endpoints::open(log, config, end.clone()).await?;
+    Ok(Desk {
+        endpoints,
+        clock,
+        _end: end.drop_guard(),
+    })
 }
 
 impl App {
@@ -197,6 +220,11 @@ impl Opened {
         })
     }
 
+    /// Posthaste itself, changing something now.
+    pub fn by_system(&self) -> By {
+        By::system(self.clock.now())
+    }
+
     /// Starts the rooms.
     pub fn start(self, metrics: PrometheusHandle) -> anyhow::Result<App> {
         let listening = self.listener.local_addr()?;
@@ -246,6 +274,24 @@ impl Opened {
         Ok(app)
     }
 
+    fn say_who_gets_in(&self) {
+        if self.config.auth() == Auth::None {
+            return;
+        }
+        if self.endpoints.keys().iter().len() == 0 {
+            tracing::warn!(
+                "there is no API key yet, so nobody gets in: `posthaste keys create --config`"
+            );
+        }
+        if !self.config.http.listen.ip().is_loopback() {
+            tracing::warn!(
+                http_listen = %self.config.http.listen,
+                "the API speaks plain HTTP: keys cross the network unprotected unless something \
+                 ends TLS in front of it"
+            );
+        }
+    }
+
     /// Starts the API and the housekeeping.
     fn serve(self, metrics: PrometheusHandle, stop: CancellationToken) {
         tokio::spawn(housekeeping(
@@ -253,6 +299,7 @@ impl Opened {
             self.clock.clone(),
             self.helpers_end.clone(),
         ));
+        self.say_who_gets_in();
         let api = Api::new(api::Parts {
             log: self.log,
             endpoints: self.endpoints,
@@ -356,6 +403,7 @@ impl Rooms<'_> {
             headers: config.ingest.headers.clone(),
             instance_id: config.instance_id.clone(),
             registry: self.endpoints.registry(),
+            endpoints: self.endpoints.clone(),
             policies: Arc::clone(&config.retry_policies.0),
             mailboxes,
             reports,

@@ -25,6 +25,7 @@ mod client;
 mod dead;
 pub mod dev;
 mod endpoints;
+mod keys;
 mod out;
 mod publish;
 mod secrets;
@@ -49,7 +50,8 @@ Examples:
   posthaste publish --tenant acme --type invoice.paid --data '{\"amount\": 7}'
 
 Environment:
-  POSTHASTE_SERVER  the server that `endpoints`, `dead`, `secrets` and `publish` speak to
+  POSTHASTE_SERVER  the server that `endpoints`, `keys`, `dead`, `secrets` and `publish` speak to
+  POSTHASTE_API_KEY the key they speak with
   POSTHASTE_LOG     what `serve` and `dev` log, such as debug or info,librdkafka=debug
   NO_COLOR          any text turns colours off
 
@@ -81,6 +83,9 @@ to stderr. ops/posthaste.toml names every setting.")]
     /// Make, list, enable and delete endpoints.
     #[command(subcommand)]
     Endpoints(endpoints::Command),
+    /// Make, list and revoke the API's keys.
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// List and redrive what was given up.
     #[command(subcommand)]
     Dead(dead::Command),
@@ -156,7 +161,11 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     if misconfigured {
         return ExitCode::from(64);
     }
-    if matches!(client, Some(ClientError::BadServer(_))) || error.is::<WrongUse>() {
+    if matches!(
+        client,
+        Some(ClientError::BadServer(_) | ClientError::BadKey)
+    ) || error.is::<WrongUse>()
+    {
         return ExitCode::from(2);
     }
     let unreachable = matches!(log, Some(LogError::Unreachable(_)))
@@ -175,6 +184,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         }
         Command::Dev(options) => dev::run(options).await,
         Command::Endpoints(command) => endpoints::run(command).await,
+        Command::Keys(command) => keys::run(command).await,
         Command::Dead(command) => dead::run(command).await,
         Command::Secrets(command) => secrets::run(command).await,
         Command::Publish(options) => publish::run(options).await,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytestring::ByteString;
-use posthaste_core::limits::DELIVERY_AGE_MAX;
+use posthaste_core::limits::{CHANGES_KEPT, DELIVERY_AGE_MAX};
 use serde::Deserialize;
 
 pub use self::policies::RetryPolicies;
@@ -42,6 +42,8 @@ pub struct Config {
     pub retry_policies: RetryPolicies,
     /// The API's listener.
     pub http: HttpConfig,
+    /// Whom the API lets in.
+    pub api: ApiConfig,
     /// Which attempts are recorded.
     pub audit: AuditLevel,
     /// Longest time to finish on SIGTERM.
@@ -152,6 +154,25 @@ pub struct HttpConfig {
     pub listen: std::net::SocketAddr,
 }
 
+/// Whom the API lets in.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiConfig {
+    /// Without it: [`Auth::None`] on a loopback address, [`Auth::Keys`] on any
+    /// other.
+    pub auth: Option<Auth>,
+}
+
+/// How a caller proves who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// By an API key or a portal token.
+    Keys,
+    /// Not at all: whoever reaches the listener may do everything.
+    None,
+}
+
 /// Which attempts are recorded in the attempts topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -229,6 +250,7 @@ impl Default for Config {
             secrets: SecretsConfig::default(),
             retry_policies: RetryPolicies::default(),
             http: HttpConfig::default(),
+            api: ApiConfig::default(),
             audit: AuditLevel::All,
             drain_deadline: Duration::from_secs(25),
             kafka: KafkaConfig::default(),
@@ -327,6 +349,15 @@ impl Config {
         Ok(config)
     }
 
+    /// How callers of the API prove who they are.
+    pub fn auth(&self) -> Auth {
+        let unset = match self.http.listen.ip().is_loopback() {
+            true => Auth::None,
+            false => Auth::Keys,
+        };
+        self.api.auth.unwrap_or(unset)
+    }
+
     /// How many shards to run.
     pub fn shard_count(&self) -> usize {
         match self.shards {
@@ -365,6 +396,11 @@ impl Topics {
         self.name("operational")
     }
 
+    /// Who changed what in the endpoints table.
+    pub fn changes(&self) -> ByteString {
+        self.name("changes")
+    }
+
     fn name(&self, topic: &str) -> ByteString {
         ByteString::from(format!("{}.{topic}", self.prefix))
     }
@@ -389,6 +425,7 @@ impl Topics {
             spec(self.attempts(), self.lane_partitions, keep(7 * DAY)),
             spec(self.dead(), Self::DEAD_PARTITIONS, keep(30 * DAY)),
             spec(self.operational(), 1, keep(7 * DAY)),
+            spec(self.changes(), 1, keep(CHANGES_KEPT)),
         ]
     }
 

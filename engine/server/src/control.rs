@@ -1,60 +1,74 @@
 //! The endpoints table: fed from the log into snapshots that everybody reads,
 //! and written by commands.
+//!
+//! ```text
+//!  command --> posthaste.changes: who is about to do what
+//!          --> posthaste.endpoints ==> fold of every instance: taken, or refused
+//!          <-- told by its own fold, once that shows it
+//! ```
+//!
+//! Of two changes of one version the fold takes the first, everywhere alike; the
+//! other's writer hears what is there.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use posthaste_core::access::Keys;
 use posthaste_core::endpoint::Endpoint;
-use posthaste_core::id::EndpointId;
-use posthaste_core::registry::{Registry, Table, table_key};
+use posthaste_core::id::{EndpointId, RequestId};
+use posthaste_core::registry::{Applied, Registry, Table, endpoint_of, table_key};
 use posthaste_core::retry::Policies;
-use posthaste_proto::Record as _;
-use tokio::sync::{Mutex, watch};
-use tokio::time::timeout;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::log::{
-    AppendError, GroupConsumer, GroupEvent, Log, LogError, NewRecord, Offset, TopicPartition,
+    AppendError, GroupConsumer, GroupEvent, Log, LogError, NewRecord, Offset, Record,
+    TopicPartition, append_until_durable,
 };
 use crate::telemetry;
 
-/// How long a writer waits to see its own write.
-const FOLD_WAIT: Duration = Duration::from_secs(5);
+mod writes;
 
-/// The endpoints as one instance sees them, and how far it has read.
+pub use writes::{By, new_key};
+use writes::{Pending, REQUEST_HEADER, Writer};
+
+/// First pause before a restatement is appended again.
+const RESTATE_WAIT: Duration = Duration::from_millis(50);
+
+/// The endpoints and the API's keys as one instance sees them, and how far it
+/// has read.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
     registry: watch::Receiver<Arc<Registry>>,
+    keys: watch::Receiver<Arc<Keys>>,
     folded: watch::Receiver<Offset>,
-    log: Writer,
-    /// Held from reading an endpoint to seeing it changed.
-    editing: Arc<Mutex<()>>,
-}
-
-#[derive(Clone)]
-struct Writer {
-    log: Arc<dyn Log>,
-    table: TopicPartition,
-}
-
-impl std::fmt::Debug for Writer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Writer({})", self.table)
-    }
+    writer: Writer,
 }
 
 /// The loop that folds the table.
 pub struct Feed {
     consumer: Box<dyn GroupConsumer>,
     table: Table,
+    keys: Keys,
+    keys_changed: bool,
     registry: watch::Sender<Arc<Registry>>,
+    keys_seen: watch::Sender<Arc<Keys>>,
     folded: watch::Sender<Offset>,
     policies: Arc<Policies>,
     /// Endpoints whose policy is not known, as last counted.
     strays: usize,
+    /// Who waits for what they wrote.
+    pending: Pending,
+    log: Arc<dyn Log>,
+    /// Where the table ended when this instance began to read it.
+    end: Offset,
+    /// Refused changes of endpoints that nothing stands behind yet.
+    refused: Vec<EndpointId>,
 }
+
+/// What a batch came to, told once it can be seen.
+type Verdicts = Vec<(RequestId, Applied)>;
 
 /// Why a command on the table failed.
 #[derive(Debug, thiserror::Error)]
@@ -65,9 +79,12 @@ pub enum CommandError {
     /// The log has it, this instance has not read it back in time.
     #[error("the change is in the log but not yet visible here")]
     NotYetVisible,
-    /// The endpoint is not there any more.
-    #[error("no such endpoint")]
-    Gone,
+    /// It was changed since it was read, and is left as it is now.
+    #[error("it was changed since it was read")]
+    Conflict {
+        /// The present version; `None` when it is deleted.
+        present: Option<u64>,
+    },
 }
 
 impl Endpoints {
@@ -84,21 +101,30 @@ impl Endpoints {
         };
         let (_, end) = log.bounds(&table).await?;
         let (registry, registry_seen) = watch::channel(Arc::default());
+        let (keys_seen, keys) = watch::channel(Arc::default());
         let (folded, folded_seen) = watch::channel(0);
+        let pending = Pending::default();
         let feed = Feed {
             consumer: log.follow(&table.topic)?,
             table: Table::default(),
+            keys: Keys::default(),
+            keys_changed: false,
             registry,
+            keys_seen,
             folded,
             policies: Arc::clone(&config.retry_policies.0),
             strays: 0,
+            pending: pending.clone(),
+            log: Arc::clone(&log),
+            end,
+            refused: Vec::new(),
         };
         tokio::spawn(feed.run(stop));
         let mut endpoints = Self {
             registry: registry_seen,
+            keys,
             folded: folded_seen,
-            log: Writer { log, table },
-            editing: Arc::default(),
+            writer: Writer::new(log, table, config.topics.changes(), pending),
         };
         endpoints.wait_for(end).await?;
         Ok(endpoints)
@@ -117,83 +143,9 @@ impl Endpoints {
         self.registry.clone()
     }
 
-    /// Writes an endpoint; answers once this instance sees it.
-    pub async fn put(&self, endpoint: &Endpoint) -> Result<Offset, CommandError> {
-        let value = endpoint.to_proto().to_value();
-        self.write(vec![(endpoint.id, value)]).await
-    }
-
-    /// Changes an endpoint as it is now, one change of this instance after
-    /// another; answers it once this instance sees it.
-    ///
-    /// # Errors
-    /// What `change` says against it, or the command's own failure.
-    pub async fn edit<E: From<CommandError>>(
-        &self,
-        id: EndpointId,
-        change: impl FnOnce(&mut Endpoint) -> Result<(), E>,
-    ) -> Result<Endpoint, E> {
-        let _alone = self.editing.lock().await;
-        let mut endpoint = self.current(id).ok_or(CommandError::Gone)?;
-        change(&mut endpoint)?;
-        self.put(&endpoint).await?;
-        Ok(endpoint)
-    }
-
-    /// The same of several at once, as far as they are there and `change` says
-    /// yes; answers how many.
-    ///
-    /// # Errors
-    /// The log did not take all of them.
-    pub async fn edit_all(
-        &self,
-        ids: &[EndpointId],
-        change: impl Fn(&mut Endpoint) -> bool,
-    ) -> Result<usize, CommandError> {
-        let _alone = self.editing.lock().await;
-        let mut values = Vec::with_capacity(ids.len());
-        for mut endpoint in ids.iter().filter_map(|&id| self.current(id)) {
-            if change(&mut endpoint) {
-                values.push((endpoint.id, endpoint.to_proto().to_value()));
-            }
-        }
-        let count = values.len();
-        if count > 0 {
-            self.write(values).await?;
-        }
-        Ok(count)
-    }
-
-    fn current(&self, id: EndpointId) -> Option<Endpoint> {
-        let registry = self.registry.borrow();
-        let endpoint = registry.endpoint(registry.index(id)?)?;
-        Some(Endpoint::clone(endpoint))
-    }
-
-    /// Deletes an endpoint; answers once this instance sees it.
-    pub async fn delete(&self, id: EndpointId) -> Result<Offset, CommandError> {
-        self.write(vec![(id, Bytes::new())]).await
-    }
-
-    /// Writes values, at least one; answers the last one's offset.
-    async fn write(&self, values: Vec<(EndpointId, Bytes)>) -> Result<Offset, CommandError> {
-        let records = values.into_iter().map(|(id, value)| NewRecord {
-            to: self.log.table.clone(),
-            key: table_key(id),
-            value,
-            headers: Vec::new(),
-        });
-        let results = self.log.log.append(records.collect()).await;
-        let mut last = Err(AppendError::Unknown("the log gave no answer".to_owned()));
-        for result in results {
-            last = Ok(result?);
-        }
-        let offset = last?;
-        let mut folded = self.folded.clone();
-        match timeout(FOLD_WAIT, folded.wait_for(|&folded| folded > offset)).await {
-            Ok(Ok(_)) => Ok(offset),
-            Ok(Err(_)) | Err(_) => Err(CommandError::NotYetVisible),
-        }
+    /// The API's keys now.
+    pub fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.keys.borrow())
     }
 }
 
@@ -211,18 +163,17 @@ impl Feed {
                     records,
                     next,
                 } => {
-                    let size = records.iter().map(crate::log::Record::size).sum();
-                    for record in &records {
-                        if let Err(problem) = self.table.apply(&record.key, &record.value) {
-                            tracing::error!(
-                                offset = record.offset,
-                                problem,
-                                "endpoint record ignored"
-                            );
-                        }
-                    }
+                    let size = records.iter().map(Record::size).sum();
+                    let verdicts = records.iter().filter_map(|record| self.fold(record));
+                    let verdicts: Verdicts = verdicts.collect();
                     self.consumer.credit(&tp, epoch, size);
                     self.publish(next);
+                    for (request, applied) in verdicts {
+                        self.pending.tell(request, applied);
+                    }
+                    if next >= self.end {
+                        self.restate(&tp);
+                    }
                 }
                 GroupEvent::Assigned { position, .. } => {
                     self.folded.send_replace(position);
@@ -233,6 +184,63 @@ impl Feed {
                 }
                 GroupEvent::Revoking { .. } | GroupEvent::Lost { .. } => {}
             }
+        }
+    }
+
+    /// Folds one record; answers what its writer is to hear.
+    fn fold(&mut self, record: &Record) -> Option<(RequestId, Applied)> {
+        let Record { key, value, .. } = record;
+        let applied = match self.keys.apply(key, value) {
+            Ok(true) => {
+                self.keys_changed = true;
+                Ok(Applied::Taken)
+            }
+            Ok(false) => self.table.apply(key, value),
+            Err(problem) => Err(problem),
+        };
+        let applied = match applied {
+            Ok(applied) => applied,
+            Err(problem) => {
+                let offset = record.offset;
+                tracing::error!(offset, problem, "endpoint record ignored");
+                return None;
+            }
+        };
+        self.note(key, applied);
+        let mut headers = record.headers.iter();
+        let (_, id) = headers.find(|(name, _)| *name == REQUEST_HEADER)?;
+        let id = <[u8; 16]>::try_from(id.as_ref()).ok()?;
+        Some((RequestId::from_bytes(id), applied))
+    }
+
+    /// Remembers what was refused until something stands behind it.
+    fn note(&mut self, key: &[u8], applied: Applied) {
+        let refused = matches!(applied, Applied::Refused { .. });
+        if !refused && self.refused.is_empty() {
+            return;
+        }
+        let Some(id) = endpoint_of(key) else {
+            return;
+        };
+        self.refused.retain(|known| *known != id);
+        if refused {
+            self.refused.push(id);
+        }
+    }
+
+    /// Writes the present state behind each refused change. All instances do,
+    /// and alike: one is enough, and the others change nothing.
+    fn restate(&mut self, table: &TopicPartition) {
+        for id in std::mem::take(&mut self.refused) {
+            let record = NewRecord {
+                to: table.clone(),
+                key: table_key(id),
+                value: self.table.restated(id),
+                headers: Vec::new(),
+            };
+            let log = Arc::clone(&self.log);
+            tracing::info!(endpoint = %id, "a change that came too late is overwritten");
+            tokio::spawn(async move { append_until_durable(&*log, record, RESTATE_WAIT).await });
         }
     }
 
@@ -263,6 +271,12 @@ impl Feed {
         telemetry::endpoints(registry.len());
         self.count_strays(&registry);
         self.registry.send_replace(registry);
+        if std::mem::take(&mut self.keys_changed) {
+            self.keys_seen.send_replace(Arc::new(self.keys.clone()));
+        }
         self.folded.send_replace(next);
     }
 }
+
+#[cfg(test)]
+mod tests;

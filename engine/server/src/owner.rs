@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{HeaderNames, Topics};
+use crate::control::Endpoints;
 use crate::log::{CommitError, Epoch, GroupConsumer, GroupEvent, Log, LogError};
 use crate::telemetry::OwnerMetrics;
 
@@ -58,6 +59,8 @@ pub struct Parts {
     pub instance_id: String,
     /// The endpoints.
     pub registry: watch::Receiver<Arc<Registry>>,
+    /// … and the way to change them.
+    pub endpoints: Endpoints,
     /// What they can name for their retries.
     pub policies: Arc<Policies>,
     /// One mailbox a shard.
@@ -140,6 +143,7 @@ impl OwnerRoom {
                 instance_id: parts.instance_id,
                 clock: parts.clock.clone(),
                 openings: Arc::new(Semaphore::new(OPENINGS_MAX)),
+                endpoints: parts.endpoints,
             },
             registry: parts.registry,
             policies: parts.policies,

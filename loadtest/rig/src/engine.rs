@@ -314,6 +314,11 @@ impl Engine {
         http::call("GET", self.api, path)
     }
 
+    /// Deletes what the path names.
+    pub fn delete(&self, path: &str) -> anyhow::Result<()> {
+        http::call("DELETE", self.api, path).map(drop)
+    }
+
     /// The sum of a metric over all its labels.
     pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
         Ok(self.metrics()?.sum(name).unwrap_or_default())

@@ -128,7 +128,9 @@ impl Fold {
             | RecordType::Gate
             | RecordType::AttemptBatch
             | RecordType::Dead
-            | RecordType::DeadRange => {
+            | RecordType::DeadRange
+            | RecordType::ApiKey
+            | RecordType::Change => {
                 return Err(RecordError::Malformed("not a lane record".to_owned()));
             }
         };

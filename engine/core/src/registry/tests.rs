@@ -77,7 +77,7 @@ fn a_broken_record_changes_nothing() {
     let broken = Bytes::from_static(&[1, 0xff]);
     assert!(table.apply(&table_key(id), &broken).is_err());
     assert!(table.apply(b"e/nonsense", &broken).is_err());
-    assert_eq!(table.apply(b"o/other kind", &broken), Ok(()));
+    assert_eq!(table.apply(b"o/other kind", &broken), Ok(Applied::Nothing));
     assert_eq!(matched(&table.snapshot(), "acme", "a"), [0]);
 }
 
@@ -231,5 +231,106 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// A change of endpoint 1 to this version, told from others by its URL.
+fn change(table: &mut Table, version: u64, url: &str) -> Applied {
+    let mut record = sample(1, "acme", &[]);
+    (record.version, record.url) = (version, format!("https://example.com/{url}"));
+    let id = EndpointId::from_bytes([1; 16]);
+    table.apply(&table_key(id), &record.to_value()).unwrap()
+}
+
+fn url(table: &mut Table) -> Option<String> {
+    let registry = table.snapshot();
+    let endpoint = registry.endpoint(EndpointIx(0))?;
+    let path = endpoint.url.trim_start_matches("https://example.com/");
+    Some(format!("{path} {}", endpoint.version))
+}
+
+#[test]
+fn of_two_changes_of_one_version_the_first_stands() {
+    let mut table = Table::default();
+    assert_eq!(change(&mut table, 1, "a"), Applied::Taken);
+    assert_eq!(change(&mut table, 2, "b"), Applied::Taken);
+    let present = Some(2);
+    assert_eq!(change(&mut table, 2, "c"), Applied::Refused { present });
+    assert_eq!(change(&mut table, 1, "d"), Applied::Refused { present });
+    assert_eq!(change(&mut table, 2, "b"), Applied::Nothing);
+    assert_eq!(url(&mut table).as_deref(), Some("b 2"));
+    // Those in between were compacted away.
+    assert_eq!(change(&mut table, 9, "e"), Applied::Taken);
+    // What knows no versions is taken as it comes.
+    assert_eq!(change(&mut table, 0, "f"), Applied::Taken);
+    assert_eq!(url(&mut table).as_deref(), Some("f 0"));
+}
+
+#[test]
+fn a_change_does_not_bring_a_deleted_endpoint_back() {
+    let mut table = Table::default();
+    change(&mut table, 1, "a");
+    let id = EndpointId::from_bytes([1; 16]);
+    let endpoint = Endpoint::clone(table.snapshot().endpoint(EndpointIx(0)).unwrap());
+    let deleted = endpoint.to_deleted().to_value();
+    let mut other = Table::default();
+    for key in [1, 2] {
+        // The one that changed it first stands.
+        change(&mut other, key, "b");
+    }
+    let refused = other.apply(&table_key(id), &deleted).unwrap();
+    assert_eq!(refused, Applied::Refused { present: Some(2) });
+    assert_eq!(table.apply(&table_key(id), &deleted), Ok(Applied::Taken));
+    assert_eq!(table.apply(&table_key(id), &deleted), Ok(Applied::Nothing));
+    assert_eq!(url(&mut table), None);
+    let refused = Applied::Refused { present: None };
+    assert_eq!(change(&mut table, 2, "b"), refused);
+    assert_eq!(
+        table.apply(&table_key(id), &Bytes::new()),
+        Ok(Applied::Taken)
+    );
+    assert_eq!(change(&mut table, 3, "b"), refused);
+    assert_eq!((url(&mut table), table.restated(id)), (None, Bytes::new()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Writers change one endpoint by what they read last; a refused change is
+    /// restated by both readers. However far the log is compacted, whoever reads
+    /// it comes to what those hold who read all of it.
+    #[test]
+    fn a_compacted_log_tells_the_same(
+        steps in prop::collection::vec((0..3_u64, any::<bool>()), 1..30),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let id = EndpointId::from_bytes([1; 16]);
+        let mut log = Vec::new();
+        let (mut table, mut read) = (Table::default(), 0);
+        for (number, (late, delete)) in steps.into_iter().enumerate() {
+            let version = (read + 1_u64).saturating_sub(late).max(1);
+            let mut record = sample(1, "acme", &[]);
+            record.version = version;
+            record.url = format!("https://example.com/{number}");
+            record.deleted = delete && number > 8;
+            log.push(record.to_value());
+            let applied = table.apply(&table_key(id), &log[log.len() - 1]).unwrap();
+            if matches!(applied, Applied::Refused { .. }) {
+                for _ in 0..2 {
+                    log.push(table.restated(id));
+                }
+                for restated in &log[log.len() - 2..] {
+                    table.apply(&table_key(id), restated).unwrap();
+                }
+            }
+            let registry = table.snapshot();
+            read = registry.endpoint(EndpointIx(0)).map_or(read, |e| e.version);
+        }
+        let mut other = Table::default();
+        // All before the cut but the last is gone.
+        for value in &log[cut.index(log.len())..] {
+            other.apply(&table_key(id), value).unwrap();
+        }
+        prop_assert_eq!(url(&mut other), url(&mut table));
     }
 }

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Api;
 use super::body::{Whole, read_json};
+use super::page::{no_cursor, read_limit};
 use super::problem::{Asked, Problem};
 use crate::clock::random_seed;
 use crate::config::format_rfc3339;
@@ -303,17 +304,6 @@ async fn open<'a>(
 fn split_cursor(text: &str) -> Result<(CommandId, &str), Problem> {
     let (command, cursor) = text.split_once('.').ok_or_else(no_cursor)?;
     Ok((command.parse().map_err(|_| no_cursor())?, cursor))
-}
-
-fn no_cursor() -> Problem {
-    Problem::invalid("cursor", "expected the `next_cursor` of an answer")
-}
-
-fn read_limit(limit: usize, most: usize) -> Result<usize, Problem> {
-    if (1..=most).contains(&limit) {
-        return Ok(limit);
-    }
-    Err(Problem::invalid("limit", format!("expected 1 to {most}")))
 }
 
 fn shown(letter: Letter) -> Shown {

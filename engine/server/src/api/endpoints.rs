@@ -1,4 +1,4 @@
-//! Endpoints: create, list, show, enable, delete.
+//! Endpoints: create, list, show; [`change`] has what changes them.
 
 use std::sync::Arc;
 
@@ -16,15 +16,23 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::Api;
+use super::auth::Caller;
 use super::body::{Whole, read_json};
-use super::problem::{Problem, Segments};
+use super::page::Paging;
+use super::problem::{Asked, Problem, Segments};
 use super::secrets::seal;
 use super::signing::{Chosen, Imported, Signing, secret_text};
 use crate::clock::random_seed;
 use crate::config::parse_duration;
+use crate::control::By;
 
-/// What a new endpoint is made of.
-#[derive(Debug, Deserialize)]
+mod change;
+
+pub(in crate::api) use change::{Place, based};
+pub use change::{delete, enable, patch, replace};
+
+/// What a new endpoint is made of, and all of it that can be changed.
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct NewEndpoint {
     url: String,
@@ -35,10 +43,10 @@ struct NewEndpoint {
     #[serde(default)]
     event_types: Vec<String>,
     /// Imported; made here when absent.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     secret: Option<Imported>,
     #[serde(default)]
-    signing: Signing,
+    signing: Option<Signing>,
     #[serde(default)]
     headers: std::collections::BTreeMap<String, String>,
     #[serde(default)]
@@ -100,6 +108,7 @@ struct Shown {
     disabled_reason: String,
     headers: Vec<String>,
     created_at_ms: u64,
+    version: u64,
 }
 
 /// A new endpoint, once with its secret.
@@ -114,64 +123,110 @@ struct Created<'a> {
 pub async fn create(
     State(api): State<Arc<Api>>,
     Segments(tenant): Segments<String>,
+    caller: Caller,
     Whole(body): Whole,
 ) -> Result<Response, Problem> {
     check_tenant(&tenant)?;
-    let new: NewEndpoint = read_json(&body)?;
+    make(&api, tenant, read_json(&body)?, &caller).await
+}
+
+async fn make(
+    api: &Api,
+    tenant: String,
+    new: NewEndpoint,
+    caller: &Caller,
+) -> Result<Response, Problem> {
     let registry = Arc::clone(&api.endpoints.registry().borrow());
     if registry.of_tenant(&tenant).count() >= ENDPOINTS_PER_TENANT_MAX {
         let most = format!("a tenant has at most {ENDPOINTS_PER_TENANT_MAX} endpoints");
         return Err(Problem::conflict("too_many_endpoints", most));
     }
-    let taken = |endpoint: &Arc<Endpoint>| !new.uid.is_empty() && endpoint.uid == new.uid;
-    if registry.of_tenant(&tenant).any(taken) {
-        return Err(Problem::conflict(
-            "uid_taken",
-            format!("the tenant has an endpoint with uid `{}`", new.uid),
-        ));
-    }
-    let (endpoint, secret) = build(&api, tenant, new)?;
-    api.endpoints.put(&endpoint).await?;
+    check_uid(api, &tenant, &new.uid, None)?;
+    let (endpoint, secret) = build(api, tenant, new)?;
+    let endpoint = api.endpoints.put(&endpoint, &caller.by()).await?;
+    withdraw_second(api, &endpoint, &caller.by()).await?;
     let created = Created {
         endpoint: shown(&endpoint),
         secret: &secret,
     };
-    Ok((StatusCode::CREATED, Json(created)).into_response())
+    let tag = change::tag(&endpoint);
+    Ok((StatusCode::CREATED, tag, Json(created)).into_response())
+}
+
+/// Whether the tenant has another endpoint of that uid.
+fn check_uid(
+    api: &Api,
+    tenant: &str,
+    uid: &str,
+    except: Option<EndpointId>,
+) -> Result<(), Problem> {
+    let registry = Arc::clone(&api.endpoints.registry().borrow());
+    let taken = |endpoint: &Arc<Endpoint>| {
+        !uid.is_empty() && endpoint.uid == uid && Some(endpoint.id) != except
+    };
+    match registry.of_tenant(tenant).any(taken) {
+        true => Err(uid_taken(uid)),
+        false => Ok(()),
+    }
+}
+
+fn uid_taken(uid: &str) -> Problem {
+    let detail = format!("the tenant has an endpoint with uid `{uid}`");
+    Problem::conflict("uid_taken", detail)
+}
+
+/// Two requests at once, each at an instance of its own, can make two endpoints
+/// of one uid. The log has an order: the second of them is withdrawn.
+async fn withdraw_second(api: &Api, endpoint: &Endpoint, by: &By) -> Result<(), Problem> {
+    let registry = Arc::clone(&api.endpoints.registry().borrow());
+    let alike = registry
+        .of_tenant(&endpoint.tenant)
+        .filter(|other| !other.uid.is_empty() && other.uid == endpoint.uid);
+    let first = alike.filter_map(|other| registry.index(other.id)).min();
+    if first.is_none_or(|first| registry.id(first) == Some(endpoint.id)) {
+        return Ok(());
+    }
+    api.endpoints.delete(endpoint, by).await?;
+    Err(uid_taken(&endpoint.uid))
 }
 
 fn build(
     api: &Api,
     tenant: String,
-    new: NewEndpoint,
+    mut new: NewEndpoint,
 ) -> Result<(Endpoint, Zeroizing<String>), Problem> {
+    let Signing { scheme, algorithm } = new.signing.take().unwrap_or_default();
+    let secret = secret_text("signing.algorithm", scheme, algorithm, new.secret.take())?;
+    let now = api.clock.now();
+    let id = EndpointId::generate(now, &mut Rng::new(random_seed()));
+    let first = seal(api, id, &secret, now)?;
+    let record = proto::Endpoint {
+        id: id.as_bytes().to_vec().into(),
+        tenant,
+        signing_scheme: proto::SigningScheme::from(scheme).into(),
+        secrets: vec![first.to_proto()],
+        created_at_ms: now.as_millis(),
+        ..proto::Endpoint::default()
+    };
+    Ok((filled(api, record, new)?, secret))
+}
+
+/// A record with what can be changed of it as it is asked for.
+fn filled(api: &Api, record: proto::Endpoint, new: NewEndpoint) -> Result<Endpoint, Problem> {
     api.egress
         .check_url(&new.url)
         .map_err(|error| Problem::invalid("url", error))?;
     check_policy(api, &new.retry_policy)?;
-    let scheme = new.signing.scheme;
-    let secret = secret_text(
-        "signing.algorithm",
-        scheme,
-        new.signing.algorithm,
-        new.secret,
-    )?;
     let millis = |param, text: Option<String>| match text {
         None => Ok(0),
         Some(text) => parse_duration(&text)
             .map(|span| u32::try_from(span.as_millis()).unwrap_or(u32::MAX))
             .map_err(|problem| Problem::invalid(param, problem)),
     };
-    let now = api.clock.now();
-    let id = EndpointId::generate(now, &mut Rng::new(random_seed()));
-    let first = seal(api, id, &secret, now)?;
-    let endpoint = Endpoint::from_proto(proto::Endpoint {
-        id: id.as_bytes().to_vec().into(),
+    Ok(Endpoint::from_proto(proto::Endpoint {
         uid: new.uid,
-        tenant,
         url: new.url,
         event_types: new.event_types,
-        signing_scheme: proto::SigningScheme::from(scheme).into(),
-        secrets: vec![first.to_proto()],
         headers: new
             .headers
             .into_iter()
@@ -186,16 +241,13 @@ fn build(
         http2: new.http2,
         retry_policy: new.retry_policy,
         fail_fast_4xx: new.fail_fast_4xx,
-        disabled: false,
-        disabled_reason: String::new(),
         ordered: new.ordered,
         fifo: new.recovery == Recovery::Fifo,
-        created_at_ms: now.as_millis(),
         description: new.description,
         owned: new.owned,
         rate_per_second: new.rate_per_second,
-    })?;
-    Ok((endpoint, secret))
+        ..record
+    })?)
 }
 
 /// A policy is the configuration's; none means `standard`.
@@ -245,18 +297,20 @@ fn shown(endpoint: &Endpoint) -> Shown {
         disabled_reason: endpoint.disabled_reason.clone(),
         headers: endpoint.headers.iter().map(|h| h.name.clone()).collect(),
         created_at_ms: endpoint.created_at.as_millis(),
+        version: endpoint.version,
     }
 }
 
-/// A tenant's endpoints.
+/// A tenant's endpoints, oldest first.
 pub async fn list(
     State(api): State<Arc<Api>>,
     Segments(tenant): Segments<String>,
+    Asked(paging): Asked<Paging>,
 ) -> Result<Response, Problem> {
     check_tenant(&tenant)?;
     let registry = Arc::clone(&api.endpoints.registry().borrow());
-    let data: Vec<_> = registry.of_tenant(&tenant).map(|e| shown(e)).collect();
-    Ok(Json(serde_json::json!({ "data": data })).into_response())
+    let all = registry.of_tenant(&tenant).map(|e| (e.id, e));
+    Ok(Json(paging.of(all, |e| shown(e))?).into_response())
 }
 
 /// One endpoint, by id or uid.
@@ -265,36 +319,7 @@ pub async fn show(
     Segments((tenant, name)): Segments<(String, String)>,
 ) -> Result<Response, Problem> {
     let endpoint = find(&api, &tenant, &name)?;
-    Ok(Json(shown(&endpoint)).into_response())
-}
-
-/// Lets a disabled endpoint have deliveries again, by id or uid: what it holds
-/// first of all.
-pub async fn enable(
-    State(api): State<Arc<Api>>,
-    Segments((tenant, name)): Segments<(String, String)>,
-) -> Result<Response, Problem> {
-    let found = find(&api, &tenant, &name)?;
-    if !found.disabled {
-        return Ok(Json(shown(&found)).into_response());
-    }
-    let enabled = api.endpoints.edit(found.id, |endpoint| {
-        endpoint.disabled = false;
-        endpoint.disabled_reason.clear();
-        Ok::<_, Problem>(())
-    });
-    let endpoint = enabled.await?;
-    Ok(Json(shown(&endpoint)).into_response())
-}
-
-/// Deletes an endpoint, by id or uid. What waits for it is cancelled.
-pub async fn delete(
-    State(api): State<Arc<Api>>,
-    Segments((tenant, name)): Segments<(String, String)>,
-) -> Result<StatusCode, Problem> {
-    let endpoint = find(&api, &tenant, &name)?;
-    api.endpoints.delete(endpoint.id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok((change::tag(&endpoint), Json(shown(&endpoint))).into_response())
 }
 
 /// Another tenant's endpoint is not found, as one that never was.

@@ -22,6 +22,15 @@ pub struct Problem {
     code: &'static str,
     param: Option<Cow<'static, str>>,
     detail: String,
+    /// The present version of what was to be changed.
+    version: Option<u64>,
+}
+
+/// A problem in an answer, for whoever signs that with its request's id.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    pub(super) code: &'static str,
+    pub(super) body: serde_json::Value,
 }
 
 /// The named parts of a route's path; what is none is a [`Problem`] too.
@@ -33,24 +42,27 @@ pub struct Segments<T>(pub T);
 pub struct Asked<T>(pub T);
 
 impl Problem {
+    fn of(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            param: None,
+            detail: detail.into(),
+            version: None,
+        }
+    }
+
     /// A request that is wrong in one field.
     pub fn invalid(param: &'static str, detail: impl Into<String>) -> Self {
         Self {
-            status: StatusCode::UNPROCESSABLE_ENTITY,
-            code: "invalid",
             param: Some(param.into()),
-            detail: detail.into(),
+            ..Self::of(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
         }
     }
 
     /// A request that cannot be read.
     pub fn malformed(detail: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            code: "malformed",
-            param: None,
-            detail: detail.into(),
-        }
+        Self::of(StatusCode::BAD_REQUEST, "malformed", detail)
     }
 
     /// A JSON body with something of the wrong kind in it.
@@ -66,13 +78,15 @@ impl Problem {
     /// A body over the bound.
     pub fn too_large() -> Self {
         Self {
-            status: StatusCode::PAYLOAD_TOO_LARGE,
-            code: "payload_too_large",
             param: Some("body".into()),
-            detail: format!(
-                "the request has more than {REQUEST_BYTES_MAX} bytes; an event's body may have \
+            ..Self::of(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "payload_too_large",
+                format!(
+                    "the request has more than {REQUEST_BYTES_MAX} bytes; an event's body may have \
                  {BODY_BYTES_MAX}"
-            ),
+                ),
+            )
         }
     }
 
@@ -84,42 +98,64 @@ impl Problem {
 
     /// A route that is there, but not for this method.
     pub fn wrong_method(method: &Method) -> Self {
+        Self::of(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            format!("`{method}` is not for this route: expected what `allow` lists"),
+        )
+    }
+
+    /// Nobody we know: the same for all of them.
+    pub fn unauthorized() -> Self {
+        Self::of(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "expected `authorization: Bearer` and an API key or a portal token that is good",
+        )
+    }
+
+    /// Somebody whose time is over.
+    pub fn expired() -> Self {
         Self {
-            status: StatusCode::METHOD_NOT_ALLOWED,
-            code: "method_not_allowed",
-            param: None,
-            detail: format!("`{method}` is not for this route: expected what `allow` lists"),
+            code: "token_expired",
+            detail: "the portal token has expired: expected a new one".to_owned(),
+            ..Self::unauthorized()
         }
+    }
+
+    /// Somebody who may not do this.
+    pub fn forbidden(wanted: &str) -> Self {
+        Self::of(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            format!("this needs {wanted}"),
+        )
     }
 
     /// Nothing there.
     pub fn not_found(detail: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::NOT_FOUND,
-            code: "not_found",
-            param: None,
-            detail: detail.into(),
-        }
+        Self::of(StatusCode::NOT_FOUND, "not_found", detail)
     }
 
     /// It contradicts what is there.
     pub fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::of(StatusCode::CONFLICT, code, detail)
+    }
+
+    /// Somebody else changed it first.
+    pub fn version_conflict(present: u64) -> Self {
         Self {
-            status: StatusCode::CONFLICT,
-            code,
-            param: None,
-            detail: detail.into(),
+            version: Some(present),
+            ..Self::conflict(
+                "version_conflict",
+                format!("it was changed since it was read: its version is {present}"),
+            )
         }
     }
 
     /// The log does not take it just now: try again.
     pub fn unavailable(detail: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            code: "unavailable",
-            param: None,
-            detail: detail.into(),
-        }
+        Self::of(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
     }
 }
 
@@ -163,10 +199,8 @@ impl From<EventError> for Problem {
         let detail = error.to_string();
         match error {
             EventError::TooLong { field: "body", .. } => Self {
-                status: StatusCode::PAYLOAD_TOO_LARGE,
-                code: "payload_too_large",
                 param: Some("body".into()),
-                detail,
+                ..Self::of(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", detail)
             },
             EventError::Missing { field, .. }
             | EventError::TooLong { field, .. }
@@ -187,10 +221,12 @@ impl From<AppendError> for Problem {
     fn from(error: AppendError) -> Self {
         match error {
             AppendError::TooLarge { .. } => Self {
-                status: StatusCode::PAYLOAD_TOO_LARGE,
-                code: "payload_too_large",
                 param: Some("body".into()),
-                detail: error.to_string(),
+                ..Self::of(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "payload_too_large",
+                    error.to_string(),
+                )
             },
             AppendError::Unknown(_) | AppendError::Refused(_) => {
                 Self::unavailable(error.to_string())
@@ -204,7 +240,10 @@ impl From<CommandError> for Problem {
         match error {
             CommandError::Append(error) => error.into(),
             CommandError::NotYetVisible => Self::unavailable(error.to_string()),
-            CommandError::Gone => Self::not_found(error.to_string()),
+            CommandError::Conflict { present: None } => Self::not_found("it is deleted"),
+            CommandError::Conflict {
+                present: Some(present),
+            } => Self::version_conflict(present),
         }
     }
 }
@@ -221,8 +260,19 @@ impl IntoResponse for Problem {
         if let Some(param) = self.param {
             body["param"] = param.into_owned().into();
         }
+        if let Some(version) = self.version {
+            body["version"] = version.into();
+        }
         let kind = HeaderValue::from_static("application/problem+json");
         let mut response = (self.status, body.to_string()).into_response();
+        let code = self.code;
+        response.extensions_mut().insert(Told { code, body });
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, scheme);
+        }
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             let wait = HeaderValue::from_static("1");

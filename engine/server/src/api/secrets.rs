@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use posthaste_core::endpoint::{Held, RemoveError, Secret};
+use posthaste_core::endpoint::{Endpoint, Held, RemoveError, Secret};
 use posthaste_core::id::{EndpointId, generate_secret_id};
 use posthaste_core::limits::{
     PUBLISHED_KEYS_MAX, RESEAL_PAGE_MAX, SECRET_OVERLAP_DEFAULT, SECRET_OVERLAP_MAX,
@@ -21,12 +21,15 @@ use posthaste_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::auth::Caller;
 use super::body::{Whole, read_json};
 use super::endpoints::find;
+use super::endpoints::{Place, based};
 use super::problem::{Problem, Segments};
 use super::signing::{AlgorithmName, Imported, secret_text};
 use crate::clock::random_seed;
 use crate::config::{format_rfc3339, parse_duration};
+use crate::control::CommandError;
 
 /// How a secret follows another.
 #[derive(Debug, Default, Deserialize)]
@@ -112,6 +115,8 @@ fn shown(secret: &Secret, made: Timestamp) -> Shown {
 pub async fn rotate(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
+    caller: Caller,
+    headers: HeaderMap,
     Whole(body): Whole,
 ) -> Result<Response, Problem> {
     let endpoint = find(&api, &tenant, &name)?;
@@ -130,10 +135,13 @@ pub async fn rotate(
         shown: shown(&secret, endpoint.created_at),
         secret: &text,
     };
-    api.endpoints
-        .edit(endpoint.id, |endpoint| {
-            let rotated = endpoint.rotate(secret, overlap, now);
-            rotated.map_err(|full| Problem::conflict("too_many_secrets", full.to_string()))
+    let place = Place::new(&api, &tenant, &name, based(&headers, None)?);
+    place
+        .change(&caller, |present| {
+            let mut changed = present.clone();
+            let rotated = changed.rotate(secret.clone(), overlap, now);
+            rotated.map_err(|full| Problem::conflict("too_many_secrets", full.to_string()))?;
+            Ok(changed)
         })
         .await?;
     Ok((StatusCode::CREATED, Json(made)).into_response())
@@ -168,15 +176,19 @@ pub async fn list(
 pub async fn delete(
     State(api): State<Arc<Api>>,
     Segments((tenant, name, id)): Segments<(String, String, String)>,
+    caller: Caller,
+    headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let endpoint = find(&api, &tenant, &name)?;
-    api.endpoints
-        .edit(endpoint.id, |endpoint| {
-            let removed = endpoint.remove_secret(&id);
+    let place = Place::new(&api, &tenant, &name, based(&headers, None)?);
+    place
+        .change(&caller, |present| {
+            let mut changed = present.clone();
+            let removed = changed.remove_secret(&id);
             removed.map_err(|error| match error {
                 RemoveError::Unknown => Problem::not_found(error.to_string()),
                 RemoveError::Newest => Problem::conflict("newest_secret", error.to_string()),
-            })
+            })?;
+            Ok(changed)
         })
         .await?;
     Ok(StatusCode::NO_CONTENT)
@@ -184,7 +196,7 @@ pub async fn delete(
 
 /// Seals a page of endpoints' secrets under the first master key: those that are
 /// in the clear, or under another.
-pub async fn reseal(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
+pub async fn reseal(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, Problem> {
     let registry = Arc::clone(&api.endpoints.registry().borrow());
     let mut answer = Resealed::default();
     let mut page = Vec::new();
@@ -193,21 +205,25 @@ pub async fn reseal(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
             continue;
         }
         if page.len() < RESEAL_PAGE_MAX {
-            page.push(endpoint.id);
+            page.push(Endpoint::clone(endpoint));
         } else {
             answer.left += 1;
         }
     }
-    let vault = &api.vault;
-    let sealed = api.endpoints.edit_all(&page, |endpoint| {
-        let sealed = vault.reseal(endpoint);
-        if let Err(error) = &sealed {
+    let by = caller.by();
+    for mut endpoint in page {
+        if let Err(error) = api.vault.reseal(&mut endpoint) {
             tracing::error!(endpoint = %endpoint.id, %error, "its secrets cannot be sealed anew");
+            answer.unreadable += 1;
+            continue;
         }
-        sealed.is_ok()
-    });
-    answer.resealed = sealed.await?;
-    answer.unreadable = page.len() - answer.resealed;
+        match api.endpoints.put(&endpoint, &by).await {
+            Ok(_) => answer.resealed += 1,
+            // The next page has it again, as it is then.
+            Err(CommandError::Conflict { .. }) => answer.left += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
     Ok(Json(answer).into_response())
 }
 

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::problem::Problem;
 
 /// The choice of a new endpoint.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Signing {
     #[serde(with = "SchemeName")]
@@ -52,6 +52,22 @@ pub(super) struct Imported(String);
 impl std::fmt::Debug for Imported {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Imported(..)")
+    }
+}
+
+impl Signing {
+    /// Whether it says how the endpoint's deliveries are signed now.
+    pub(super) fn is_of(&self, endpoint: &Endpoint) -> bool {
+        self.scheme == endpoint.scheme && self.algorithm == AlgorithmName::of(endpoint)
+    }
+}
+
+impl From<&Endpoint> for Signing {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self {
+            scheme: endpoint.scheme,
+            algorithm: AlgorithmName::of(endpoint),
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! The command line's way to a running server.
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use posthaste_core::limits::{BODY_BYTES_MAX, REQUEST_BYTES_MAX};
+use posthaste_core::limits::{BODY_BYTES_MAX, LIST_PAGE_MAX, REQUEST_BYTES_MAX};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -45,6 +45,9 @@ pub(crate) enum ClientError {
         /// Why.
         detail: String,
     },
+    /// The key is none that a request could carry.
+    #[error("POSTHASTE_API_KEY: expected a key as `posthaste keys create` showed it")]
+    BadKey,
     /// Its address is not one.
     #[error("--server {0}: expected http://HOST:PORT")]
     BadServer(String),
@@ -64,10 +67,15 @@ pub(crate) enum ClientError {
     },
 }
 
+/// The key to speak with: by the environment, which other users of the machine
+/// do not see, as they see the words of a command.
+const API_KEY: &str = "POSTHASTE_API_KEY";
+
 /// One connection to the server.
 pub(crate) struct Client {
     server: String,
     authority: String,
+    authorization: Option<HeaderValue>,
     sender: SendRequest<Full<Bytes>>,
 }
 
@@ -97,8 +105,25 @@ impl Client {
         Ok(Self {
             server,
             authority,
+            authorization: authorization()?,
             sender,
         })
+    }
+
+    /// All of a list, page by page.
+    pub(crate) async fn all(&mut self, path: &str) -> anyhow::Result<Value> {
+        let (mut data, mut at) = (Vec::new(), String::new());
+        loop {
+            let page = format!("{path}?limit={LIST_PAGE_MAX}{at}");
+            let mut page = self.call(Method::GET, &page, &[], Bytes::new()).await?;
+            if let Value::Array(items) = page["data"].take() {
+                data.extend(items);
+            }
+            match page["next_cursor"].as_str() {
+                Some(next) => at = format!("&cursor={next}"),
+                None => return Ok(serde_json::json!({ "data": data })),
+            }
+        }
     }
 
     /// One request; the answer's JSON, or what the server said against it.
@@ -119,6 +144,9 @@ impl Client {
             .header(header::HOST, &self.authority);
         for (name, value) in headers {
             request = request.header(*name, *value);
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
         }
         let unreachable = |error: hyper::Error| ClientError::Unreachable {
             server: self.server.clone(),
@@ -148,4 +176,15 @@ impl Client {
         };
         Err(ClientError::Refused { status, detail }.into())
     }
+}
+
+fn authorization() -> Result<Option<HeaderValue>, ClientError> {
+    let key = std::env::var(API_KEY).unwrap_or_default();
+    if key.is_empty() {
+        return Ok(None);
+    }
+    let value = HeaderValue::try_from(format!("Bearer {}", key.trim()));
+    let mut value = value.map_err(|_| ClientError::BadKey)?;
+    value.set_sensitive(true);
+    Ok(Some(value))
 }

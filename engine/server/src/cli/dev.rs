@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::WrongUse;
 use crate::app::Opened;
-use crate::config::{Config, EgressConfig, HttpConfig, LogUrl};
+use crate::config::{ApiConfig, Auth, Config, EgressConfig, HttpConfig, LogUrl};
 use crate::telemetry;
 use board::{Board, Shared};
 use publisher::Publisher;
@@ -154,6 +154,10 @@ fn config(options: &Options) -> anyhow::Result<Config> {
         },
         http: HttpConfig {
             listen: options.listen,
+        },
+        // Nothing to set up; `check` holds the listener to this machine.
+        api: ApiConfig {
+            auth: Some(Auth::None),
         },
         drain_deadline: DRAIN_DEADLINE,
         ..Config::default()

@@ -317,9 +317,7 @@ pub(super) fn text(value: &Value) -> String {
 
 async fn list(of: Of) -> anyhow::Result<()> {
     let mut client = Client::connect(&of.server).await?;
-    let found = client
-        .call(Method::GET, &path(&of.tenant), &[], Bytes::new())
-        .await?;
+    let found = client.all(&path(&of.tenant)).await?;
     if of.json {
         out::line(format_args!("{found:#}"))?;
         return Ok(());

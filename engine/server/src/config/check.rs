@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Config, ConfigError, LogUrl};
+use super::{Auth, Config, ConfigError, LogUrl};
 
 /// Longest name of a topic, and what it may hold besides letters and digits
 /// (Kafka's `Topic.java`).
@@ -21,11 +21,11 @@ impl Config {
         if self.drain_deadline.is_zero() {
             return invalid("drain_deadline", "expected a time such as \"25s\"");
         }
-        if !self.http.listen.ip().is_loopback() {
+        if self.auth() == Auth::None && !self.http.listen.ip().is_loopback() {
             return invalid(
-                "http.listen",
-                "expected a loopback address: the API has no authentication yet; put a proxy \
-                 that authenticates in front of it",
+                "api.auth",
+                "`none` lets everybody in who reaches `http.listen`: expected a loopback address \
+                 there, or `keys`",
             );
         }
         Ok(())

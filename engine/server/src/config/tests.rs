@@ -22,10 +22,25 @@ fn every_mistake_is_named() {
     assert!(refused("[ingest]\nstart = \"yesterday\"").contains("expected \"earliest\""));
     assert!(refused("[ingest]\ntopics = []").contains("ingest.topics"));
     assert!(refused("drain_deadline = \"25\"").contains("a number and a unit"));
-    assert!(refused("[http]\nlisten = \"0.0.0.0:80\"").contains("http.listen"));
+    let open = refused("[http]\nlisten = \"0.0.0.0:80\"\n[api]\nauth = \"none\"");
+    assert!(
+        open.contains("api.auth: `none` lets everybody in"),
+        "{open}"
+    );
     assert!(refused("[kafka.settings]\na = \"b\"").contains("kafka.settings"));
     assert!(refused("audit = \"some\"").contains("unknown variant `some`"));
     assert!(refused("[http]\nlisten = \"8400\"").contains("such as \"127.0.0.1:8400\""));
+}
+
+#[test]
+fn only_a_loopback_address_is_open_to_everybody() {
+    let auth = |text: &str| Config::parse(text).unwrap().auth();
+    assert_eq!(auth(""), Auth::None);
+    assert_eq!(auth("[http]\nlisten = \"[::1]:80\""), Auth::None);
+    assert_eq!(auth("[api]\nauth = \"keys\""), Auth::Keys);
+    for open in ["0.0.0.0:80", "[::]:80", "10.0.0.1:80"] {
+        assert_eq!(auth(&format!("[http]\nlisten = \"{open}\"")), Auth::Keys);
+    }
 }
 
 #[test]
@@ -68,6 +83,7 @@ fn the_reference_says_the_defaults() {
     assert!(in_use.ingest.default_tenant.is_some() && in_use.egress.ca_file.is_some());
     let names: Vec<_> = in_use.retry_policies.0.names().collect();
     assert_eq!(names, ["standard", "fast"]);
+    assert_eq!(in_use.api.auth, Some(Auth::Keys));
     assert!(in_use.kafka.group_instance_id.is_some() && !in_use.kafka.settings.is_empty());
 }
 

@@ -88,7 +88,8 @@ impl OwnerRoom {
         })
     }
 
-    /// Disables an endpoint that is not so yet.
+    /// Disables an endpoint that is not so yet, as it was read: whoever changed it
+    /// meanwhile goes first, and it is disabled again if it fails on.
     fn disable(
         &self,
         place: Place,
@@ -104,7 +105,7 @@ impl OwnerRoom {
         changed.disabled = true;
         disabled_text(reason).clone_into(&mut changed.disabled_reason);
         tracing::warn!(%endpoint, reason = changed.disabled_reason, "endpoint disabled");
-        Some(self.writer.endpoint(place, &changed))
+        Some(self.writer.endpoint(place, changed))
     }
 
     fn notify(

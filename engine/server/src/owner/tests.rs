@@ -7,6 +7,7 @@ use posthaste_proto::Record as _;
 use tokio::time::{sleep, timeout};
 
 use super::*;
+use crate::control::By;
 use crate::log::embedded::EmbeddedLog;
 use crate::log::{NewRecord, TopicPartition};
 
@@ -34,6 +35,9 @@ impl Fixture {
             ..Topics::default()
         };
         log.verify(&topics.specs()).await.unwrap();
+        let config = crate::config::Config::default();
+        let endpoints = Endpoints::open(Arc::clone(&log), &config, CancellationToken::new());
+        let endpoints = endpoints.await.unwrap();
         let (registry, registry_seen) = watch::channel(Arc::default());
         let (mailbox_in, mailbox) = mpsc::channel(8);
         let (reports, reports_seen) = mpsc::channel(8);
@@ -51,6 +55,7 @@ impl Fixture {
             headers: HeaderNames::default(),
             instance_id: "here".into(),
             registry: registry_seen,
+            endpoints,
             policies: Arc::default(),
             mailboxes: vec![mailbox_in],
             reports: reports_seen,
@@ -139,4 +144,52 @@ async fn a_delivery_waits_for_an_endpoint_that_is_not_read_yet() {
     assert_eq!(&*handed[0].event.id, "evt_1");
     // Nothing but the delivery and the claim: no fact was told of it.
     assert_eq!(owner.log.bounds(&owner.lane).await.unwrap().1, 2);
+}
+
+#[tokio::test]
+async fn a_disable_never_undoes_a_change_it_has_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::start();
+    let time = clock.clone();
+    let log = EmbeddedLog::open(dir.path(), Arc::new(move || time.now())).unwrap();
+    let log: Arc<dyn Log> = Arc::new(log);
+    let config = crate::config::Config::default();
+    log.verify(&config.topics.specs()).await.unwrap();
+    let opened = Endpoints::open(Arc::clone(&log), &config, CancellationToken::new());
+    let endpoints = opened.await.unwrap();
+    let writer = Writer {
+        log,
+        topics: config.topics,
+        headers: HeaderNames::default(),
+        instance_id: "here".into(),
+        clock,
+        openings: Arc::new(Semaphore::new(OPENINGS_MAX)),
+        endpoints: endpoints.clone(),
+    };
+    let place = Place {
+        partition: 0,
+        epoch: Epoch(1),
+    };
+    let id = EndpointId::from_bytes([7; 16]);
+    let registry = table(id);
+    let new = registry.endpoint(registry.index(id).unwrap()).unwrap();
+    let by = By::system(writer.clock.now());
+    let made = endpoints.put(new, &by).await.unwrap();
+    let by = By::system(writer.clock.now());
+    let moved = Endpoint {
+        url: "https://example.org/".into(),
+        ..made.clone()
+    };
+    let moved = endpoints.put(&moved, &by).await.unwrap();
+    for (read, disabled) in [(made, false), (moved, true)] {
+        let change = Endpoint {
+            disabled: true,
+            ..read
+        };
+        timeout(LONG, writer.endpoint(place, change)).await.unwrap();
+        let registry = endpoints.registry();
+        let registry = registry.borrow();
+        let is = registry.endpoint(registry.index(id).unwrap()).unwrap();
+        assert_eq!((&*is.url, is.disabled), ("https://example.org/", disabled));
+    }
 }

@@ -14,7 +14,7 @@ use posthaste_core::lane::owner::Notice;
 use posthaste_core::lane::partition_of;
 use posthaste_core::lane::snapshot::Loaded;
 use posthaste_core::outcome::Outcome;
-use posthaste_core::registry::{gate_key, table_key};
+use posthaste_core::registry::gate_key;
 use posthaste_core::retry::GiveUpCause;
 use posthaste_core::shard::dead_letter;
 use posthaste_proto as proto;
@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 use super::opening;
 use crate::clock::Clock;
 use crate::config::{HeaderNames, Topics};
+use crate::control::{By, CommandError, Endpoints};
 use crate::log::{
     APPEND_WAIT_MAX, Epoch, Log, LogError, NewRecord, Offset, Record, TopicPartition,
     append_until_durable,
@@ -95,6 +96,7 @@ pub(super) struct Writer {
     pub(super) clock: Clock,
     /// Lets few partitions be opened at a time: each may read much.
     pub(super) openings: Arc<Semaphore>,
+    pub(super) endpoints: Endpoints,
 }
 
 /// Partitions that are opened at once.
@@ -297,10 +299,27 @@ impl Writer {
         self.table(place, gate_key(endpoint), value)
     }
 
-    /// Writes an endpoint.
-    pub(super) fn endpoint(&self, place: Place, endpoint: &Endpoint) -> Writing {
-        let value = endpoint.to_proto().to_value();
-        self.table(place, table_key(endpoint.id), value)
+    /// Changes an endpoint, unless somebody else did since it was read.
+    pub(super) fn endpoint(&self, place: Place, endpoint: Endpoint) -> Writing {
+        self.run(place, |this| async move {
+            let mut wait = FIRST_WAIT;
+            loop {
+                let by = By::system(this.clock.now());
+                match this.endpoints.put(&endpoint, &by).await {
+                    Ok(_) => return Done::Told,
+                    Err(CommandError::Conflict { .. }) => {
+                        let id = endpoint.id;
+                        tracing::info!(endpoint = %id, "changed by others first, left as it is");
+                        return Done::Told;
+                    }
+                    Err(error @ (CommandError::Append(_) | CommandError::NotYetVisible)) => {
+                        tracing::error!(%error, "change failed, trying again in {wait:?}");
+                    }
+                }
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(APPEND_WAIT_MAX);
+            }
+        })
     }
 
     fn table(&self, place: Place, key: Bytes, value: Bytes) -> Writing {

@@ -41,6 +41,9 @@ fn every_command_shows_how_it_is_used() {
         "secrets reseal",
         "dead list",
         "dead redrive",
+        "keys create",
+        "keys list",
+        "keys revoke",
     ] {
         let mut words: Vec<_> = command.split_whitespace().collect();
         words.push("--help");
@@ -88,7 +91,10 @@ fn a_wrong_configuration_is_64_and_named() {
     assert!(code == Some(64) && said.contains(path), "{code:?} {said}");
     for (text, key) in [
         ("shard = 1", "shard"),
-        ("[http]\nlisten = \"0.0.0.0:1\"", "http.listen"),
+        (
+            "[http]\nlisten = \"0.0.0.0:1\"\n[api]\nauth = \"none\"",
+            "api.auth",
+        ),
         ("[egress]\nallow = [\"here\"]", "egress.allow"),
         ("[ingest.envelope]\nid = \"id\"", "ingest.envelope"),
     ] {

@@ -4,6 +4,7 @@
 
 #[macro_use]
 mod contract;
+mod access;
 mod cli;
 mod dead;
 mod dev;

@@ -17,7 +17,7 @@ const fn layer(module: &'static str, may_use: &'static [&'static str]) -> Layer 
 }
 
 /// From the ground up: a module may use only what stands above it here.
-const CORE: [Layer; 24] = [
+const CORE: [Layer; 25] = [
     // Numbers, words and bounds, for everybody.
     layer("limits", &[]),
     layer("rng", &[]),
@@ -39,6 +39,8 @@ const CORE: [Layer; 24] = [
     // Leaves: what may be called.
     layer("wall", &["limits"]),
     layer("target", &["limits"]),
+    // Who may do what: a key is shown once, as a signing secret is.
+    layer("access", &["event", "id", "limits", "signature", "time"]),
     // Mechanisms that know no delivery.
     layer("timers", &["id", "limits", "time"]),
     layer("offsets", &["limits"]),
@@ -106,7 +108,14 @@ const SERVER: [Layer; 18] = [
     layer("operational", &["config", "ingest", "log"]),
     layer(
         "owner",
-        &["clock", "config", "log", "operational", "telemetry"],
+        &[
+            "clock",
+            "config",
+            "control",
+            "log",
+            "operational",
+            "telemetry",
+        ],
     ),
     layer(
         "inbound",
@@ -160,13 +169,15 @@ const SERVER: [Layer; 18] = [
             "vault",
         ],
     ),
-    // The command line opens a log as the app does, and speaks to its api.
+    // The command line opens a log as the app does, makes keys in it, and speaks
+    // to its api.
     layer(
         "cli",
         &[
             "app",
             "clock",
             "config",
+            "control",
             "log",
             "send",
             "telemetry",

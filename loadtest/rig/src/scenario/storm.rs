@@ -30,6 +30,8 @@ mod world;
 const GAPS: &[u64] = &[
     1, 1, 2, 2, 3, 3, 5, 5, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8,
 ];
+/// Longest time until an endpoint that is gone is disabled.
+const GONE_WAIT: Duration = Duration::from_secs(60);
 /// Nothing owed must be seen so long, since engines count once a second.
 const QUIET: Duration = Duration::from_secs(3);
 
@@ -103,8 +105,10 @@ fn blow(rig: &Rig, scene: &Scene, storm: Storm) -> anyhow::Result<Outcome> {
     filling.finish()?;
     world.heal()?;
     let blew = world.elapsed();
+    let status = gone_status(&mut world)?;
+    // What it was owed when it was disabled stays owed until then.
+    world.delete(&gone())?;
     let owed = wait_until_quiet(&mut world)?;
-    let status = gone_status(&world)?;
     let stopped = world.stop();
     let seen = Seen {
         deeds,
@@ -196,11 +200,22 @@ fn wait_until_quiet(world: &mut World<'_>) -> anyhow::Result<Owed> {
     }
 }
 
-/// How the endpoint that answers 410 stands in the end.
-fn gone_status(world: &World<'_>) -> anyhow::Result<String> {
-    let shown = world.get(&format!("/v1/tenants/load/endpoints/e{GONE}"))?;
-    let shown: Value = serde_json::from_str(&shown)?;
-    Ok(shown["status"].as_str().unwrap_or_default().to_owned())
+/// The endpoint that answers 410.
+fn gone() -> String {
+    format!("/v1/tenants/load/endpoints/e{GONE}")
+}
+
+/// How it stands once its last attempts have ended.
+fn gone_status(world: &mut World<'_>) -> anyhow::Result<String> {
+    let until = Instant::now() + GONE_WAIT;
+    loop {
+        let shown: Value = serde_json::from_str(&world.get(&gone())?)?;
+        let status = shown["status"].as_str().unwrap_or_default();
+        if status == "disabled" || Instant::now() >= until {
+            return Ok(status.to_owned());
+        }
+        world.wait(Duration::from_secs(1))?;
+    }
 }
 
 fn judge(scene: &Scene, storm: Storm, seen: &Seen) -> anyhow::Result<Outcome> {

@@ -46,7 +46,8 @@ pub(super) async fn ensure(opened: &Opened, receiver: SocketAddr) -> anyhow::Res
             },
             None => made(opened, uid, types, url)?,
         };
-        opened.endpoints.put(&endpoint).await?;
+        let by = opened.by_system();
+        let endpoint = opened.endpoints.put(&endpoint, &by).await?;
         let keys = endpoint.secrets.iter();
         let keys = keys.map(|secret| {
             let text = opened.vault.open(endpoint.id, secret)?;

@@ -95,8 +95,8 @@ fn what_contradicts_itself_is_named() {
         ),
         ("[topics]\nlane_partitions = 0", &["topics", "begin at 1"]),
         (
-            "[http]\nlisten = \"0.0.0.0:80\"",
-            &["http.listen", "expected a loopback address"],
+            "[http]\nlisten = \"0.0.0.0:80\"\n[api]\nauth = \"none\"",
+            &["api.auth", "expected a loopback address"],
         ),
         (
             "drain_deadline = \"0s\"",

@@ -234,7 +234,10 @@ fn every_bad_field_is_named_and_no_secret_is_shown() {
     assert!(detail.contains("line 1"), "{detail}");
     assert!(!server.log().contains("hunter2"), "{}", server.log());
     let listed = server.api.call("GET", PATH, "", b"").text;
-    assert_eq!(listed, "{\"data\":[]}", "none was made");
+    assert!(
+        listed.starts_with("{\"data\":[],"),
+        "none was made: {listed}"
+    );
     let log = server.stop();
     assert!(!log.contains("hunter2"), "{log}");
 }

@@ -26,6 +26,7 @@ pub(crate) fn posthaste(words: &[&str]) -> Command {
     command
         .env("POSTHASTE_TEST_KEY", MASTER_KEY)
         .env_remove("POSTHASTE_SERVER")
+        .env_remove("POSTHASTE_API_KEY")
         .env_remove("POSTHASTE_LOG");
     command
 }

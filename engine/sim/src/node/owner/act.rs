@@ -122,6 +122,7 @@ impl Node {
         };
         let mut changed = (**found).clone();
         changed.disabled = true;
+        changed.version += 1;
         let reason = match reason {
             DisableReason::Failing => "failing",
             DisableReason::Gone => "gone",

@@ -234,6 +234,14 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Has the first instance delete what the path names.
+    pub(super) fn delete(&self, path: &str) -> anyhow::Result<()> {
+        match self.seats.first() {
+            Some(Seat::Up(engine)) => engine.delete(path),
+            _ => bail!("the first instance is not up"),
+        }
+    }
+
     /// Ends every instance as an operator does.
     pub(super) fn stop(&mut self) -> anyhow::Result<()> {
         for number in 0..self.seats.len() {

@@ -1,0 +1,324 @@
+//! Changing endpoints: replace, patch, enable, delete.
+//!
+//! A caller may name the version a change is based on, by `If-Match` or by
+//! `version` in the body; if it is not the present one the answer is 409
+//! `version_conflict`. Otherwise the change is made to what is there, and once
+//! more if somebody else was quicker.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use posthaste_core::endpoint::Endpoint;
+use posthaste_core::event::check_tenant;
+use posthaste_core::id::EndpointId;
+use serde_json::{Map, Value};
+
+use super::{NewEndpoint, Recovery, check_uid, filled, find, make, shown};
+use crate::api::Api;
+use crate::api::auth::Caller;
+use crate::api::body::{Whole, read_json};
+use crate::api::problem::{Problem, Segments};
+use crate::api::signing::Signing;
+use crate::control::CommandError;
+
+/// The version of an endpoint, as `If-Match` takes it.
+pub(super) fn tag(endpoint: &Endpoint) -> [(HeaderName, String); 1] {
+    [(header::ETAG, format!("\"{}\"", endpoint.version))]
+}
+
+/// Changes what the body names; `null` brings a member's default back (RFC
+/// 7396).
+pub async fn patch(
+    State(api): State<Arc<Api>>,
+    Segments((tenant, name)): Segments<(String, String)>,
+    caller: Caller,
+    headers: HeaderMap,
+    Whole(body): Whole,
+) -> Result<Response, Problem> {
+    let mut patch: Map<String, Value> = read_json(&body)?;
+    let based = based(&headers, Some(&mut patch))?;
+    let patch = Value::Object(patch);
+    let place = Place::new(&api, &tenant, &name, based);
+    let changed = place
+        .change(&caller, |present| {
+            let settings = NewEndpoint::from(present);
+            let mut settings = serde_json::to_value(settings)
+                .map_err(|error| Problem::malformed(error.to_string()))?;
+            merge(&mut settings, &patch);
+            remade(&api, present, settings)
+        })
+        .await?;
+    Ok((tag(&changed), Json(shown(&changed))).into_response())
+}
+
+/// Replaces all that can be changed, or makes an endpoint of that uid.
+pub async fn replace(
+    State(api): State<Arc<Api>>,
+    Segments((tenant, name)): Segments<(String, String)>,
+    caller: Caller,
+    headers: HeaderMap,
+    Whole(body): Whole,
+) -> Result<Response, Problem> {
+    check_tenant(&tenant)?;
+    let mut settings: Map<String, Value> = read_json(&body)?;
+    let based = based(&headers, Some(&mut settings))?;
+    let by_id = name.parse::<EndpointId>().is_ok();
+    if !by_id {
+        let uid = settings.entry("uid").or_insert_with(|| name.clone().into());
+        if uid.as_str() != Some(name.as_str()) {
+            let wanted = "expected that of the path, or none; PATCH changes it";
+            return Err(Problem::invalid("uid", wanted));
+        }
+    }
+    let settings = Value::Object(settings);
+    let is_new = !by_id && based.is_none() && find(&api, &tenant, &name).is_err();
+    if is_new {
+        return make(&api, tenant, settings_of(settings)?, &caller).await;
+    }
+    let place = Place::new(&api, &tenant, &name, based);
+    let changed = place
+        .change(&caller, |present| remade(&api, present, settings.clone()))
+        .await?;
+    Ok((tag(&changed), Json(shown(&changed))).into_response())
+}
+
+/// Lets a disabled endpoint have deliveries again, by id or uid: what it holds
+/// first of all.
+pub async fn enable(
+    State(api): State<Arc<Api>>,
+    Segments((tenant, name)): Segments<(String, String)>,
+    caller: Caller,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let place = Place::new(&api, &tenant, &name, based(&headers, None)?);
+    let changed = place
+        .change(&caller, |present| {
+            Ok(Endpoint {
+                disabled: false,
+                disabled_reason: String::new(),
+                ..present.clone()
+            })
+        })
+        .await?;
+    Ok((tag(&changed), Json(shown(&changed))).into_response())
+}
+
+/// Deletes an endpoint, by id or uid. What waits for it is cancelled.
+pub async fn delete(
+    State(api): State<Arc<Api>>,
+    Segments((tenant, name)): Segments<(String, String)>,
+    caller: Caller,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let place = Place::new(&api, &tenant, &name, based(&headers, None)?);
+    let by = caller.by();
+    let mut again = based(&headers, None)?.is_none();
+    loop {
+        let present = place.present()?;
+        match api.endpoints.delete(&present, &by).await {
+            Err(CommandError::Conflict { .. }) if again => again = false,
+            deleted => return deleted.map(|()| StatusCode::NO_CONTENT).map_err(Into::into),
+        }
+    }
+}
+
+/// An endpoint to be changed, and the version a change is based on.
+pub(in crate::api) struct Place<'a> {
+    api: &'a Api,
+    tenant: &'a str,
+    name: &'a str,
+    based: Option<u64>,
+}
+
+impl<'a> Place<'a> {
+    pub(in crate::api) fn new(
+        api: &'a Api,
+        tenant: &'a str,
+        name: &'a str,
+        based: Option<u64>,
+    ) -> Self {
+        Self {
+            api,
+            tenant,
+            name,
+            based,
+        }
+    }
+
+    fn present(&self) -> Result<Arc<Endpoint>, Problem> {
+        let present = find(self.api, self.tenant, self.name)?;
+        match self.based {
+            Some(based) if based != present.version => {
+                Err(Problem::version_conflict(present.version))
+            }
+            _ => Ok(present),
+        }
+    }
+
+    /// Changes it; once more if it was changed meanwhile and nothing says what
+    /// the change is based on.
+    pub(in crate::api) async fn change(
+        &self,
+        caller: &Caller,
+        edit: impl Fn(&Endpoint) -> Result<Endpoint, Problem>,
+    ) -> Result<Endpoint, Problem> {
+        let by = caller.by();
+        let mut again = self.based.is_none();
+        loop {
+            let present = self.present()?;
+            let changed = edit(&present)?;
+            if changed.to_proto() == present.to_proto() {
+                return Ok(changed);
+            }
+            match self.api.endpoints.put(&changed, &by).await {
+                Err(CommandError::Conflict { .. }) if again => again = false,
+                put => return put.map_err(Into::into),
+            }
+        }
+    }
+}
+
+/// The version a change is based on: `If-Match: "3"`, or `version` in the body,
+/// which is taken out of it.
+pub(in crate::api) fn based(
+    headers: &HeaderMap,
+    body: Option<&mut Map<String, Value>>,
+) -> Result<Option<u64>, Problem> {
+    let in_body = body.and_then(|body| body.remove("version"));
+    if let Some(version) = in_body {
+        let version = version.as_u64();
+        let wanted = || Problem::invalid("version", "expected the `version` of an answer");
+        return version.map(Some).ok_or_else(wanted);
+    }
+    let Some(tag) = headers.get(header::IF_MATCH) else {
+        return Ok(None);
+    };
+    let tag = tag.to_str().unwrap_or_default().trim();
+    if tag == "*" {
+        return Ok(None);
+    }
+    let quoted = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+    let wanted = || {
+        Problem::invalid(
+            "if-match",
+            "expected the `etag` of an answer, such as \"3\"",
+        )
+    };
+    let version = quoted.and_then(|version| version.parse().ok());
+    version.map(Some).ok_or_else(wanted)
+}
+
+/// An endpoint with these settings instead of its own. Its secrets stay.
+fn remade(api: &Api, present: &Endpoint, settings: Value) -> Result<Endpoint, Problem> {
+    let mut new = settings_of(settings)?;
+    if new.secret.take().is_some() {
+        let wanted = "it is not changed like this: expected none; `secrets/rotate` takes it";
+        return Err(Problem::invalid("secret", wanted));
+    }
+    if new.signing.take().is_some_and(|one| !one.is_of(present)) {
+        let wanted = "it is not changed like this: expected the endpoint's own, or none; \
+                      `secrets/rotate` takes another algorithm";
+        return Err(Problem::invalid("signing", wanted));
+    }
+    check_uid(api, &present.tenant, &new.uid, Some(present.id))?;
+    filled(api, present.to_proto(), new)
+}
+
+fn settings_of(settings: Value) -> Result<NewEndpoint, Problem> {
+    serde_path_to_error::deserialize(settings).map_err(|error| Problem::wrong_json(&error))
+}
+
+/// JSON merge patch (RFC 7396, section 2).
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        target.clone_from(patch);
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(target) = target else {
+        return;
+    };
+    for (name, value) in patch {
+        if value.is_null() {
+            target.remove(name);
+        } else {
+            merge(target.entry(name).or_insert(Value::Null), value);
+        }
+    }
+}
+
+impl From<&Endpoint> for NewEndpoint {
+    /// All members, so that a patch leaves alone what it does not name.
+    fn from(endpoint: &Endpoint) -> Self {
+        let millis = |span: std::time::Duration| Some(format!("{}ms", span.as_millis()));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let headers = endpoint.headers.iter();
+        Self {
+            url: endpoint.url.clone(),
+            uid: endpoint.uid.clone(),
+            description: endpoint.description.clone(),
+            event_types: endpoint
+                .event_types
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            secret: None,
+            signing: Some(Signing::from(endpoint)),
+            headers: headers.map(|h| (h.name.clone(), text(&h.value))).collect(),
+            max_in_flight: endpoint.max_in_flight,
+            timeout: millis(endpoint.timeout),
+            connect_timeout: millis(endpoint.connect_timeout),
+            http2: endpoint.http2,
+            retry_policy: endpoint.retry_policy.clone(),
+            fail_fast_4xx: endpoint.fail_fast_4xx,
+            owned: endpoint.owned,
+            rate_per_second: endpoint.rate_per_second,
+            ordered: endpoint.ordered,
+            recovery: match endpoint.fifo {
+                true => Recovery::Fifo,
+                false => Recovery::LiveFirst,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of RFC 7396, appendix A.
+    #[test]
+    fn a_merge_is_the_one_of_the_rfc() {
+        for (target, patch, wanted) in [
+            (r#"{"a":"b"}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+            (r#"{"a":"b"}"#, r#"{"b":"c"}"#, r#"{"a":"b","b":"c"}"#),
+            (r#"{"a":"b"}"#, r#"{"a":null}"#, "{}"),
+            (r#"{"a":"b","b":"c"}"#, r#"{"a":null}"#, r#"{"b":"c"}"#),
+            (r#"{"a":["b"]}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+            (r#"{"a":"c"}"#, r#"{"a":["b"]}"#, r#"{"a":["b"]}"#),
+            (
+                r#"{"a":{"b":"c"}}"#,
+                r#"{"a":{"b":"d","c":null}}"#,
+                r#"{"a":{"b":"d"}}"#,
+            ),
+            (r#"{"a":[{"b":"c"}]}"#, r#"{"a":[1]}"#, r#"{"a":[1]}"#),
+            (r#"["a","b"]"#, r#"["c","d"]"#, r#"["c","d"]"#),
+            (r#"{"a":"b"}"#, r#"["c"]"#, r#"["c"]"#),
+            (r#"{"a":"foo"}"#, "null", "null"),
+            (r#"{"a":"foo"}"#, r#""bar""#, r#""bar""#),
+            (r#"{"e":null}"#, r#"{"a":1}"#, r#"{"e":null,"a":1}"#),
+            ("[1,2]", r#"{"a":"b","c":null}"#, r#"{"a":"b"}"#),
+            ("{}", r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
+        ] {
+            let json = |text| serde_json::from_str::<Value>(text).unwrap();
+            let mut merged = json(target);
+            merge(&mut merged, &json(patch));
+            assert_eq!(merged, json(wanted), "{target} {patch}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Lists a page at a time. A page's cursor is the id of its last item: items
+//! that come and go in between move no other ones.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use posthaste_core::limits::{LIST_PAGE_DEFAULT, LIST_PAGE_MAX};
+use serde::{Deserialize, Serialize};
+
+use super::problem::Problem;
+
+/// Which page.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Paging {
+    limit: Option<usize>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// A page of a list.
+#[derive(Debug, Serialize)]
+pub(super) struct Page<T> {
+    data: Vec<T>,
+    has_more: bool,
+    next_cursor: Option<String>,
+}
+
+impl Paging {
+    /// The page of all items, which come in any order: theirs is that of their
+    /// ids, oldest first. Only those on the page are shown.
+    pub(super) fn of<I, S, T>(
+        &self,
+        items: impl Iterator<Item = (I, S)>,
+        show: impl Fn(S) -> T,
+    ) -> Result<Page<T>, Problem>
+    where
+        I: Ord + Copy + Display + FromStr,
+    {
+        let limit = read_limit(self.limit.unwrap_or(LIST_PAGE_DEFAULT), LIST_PAGE_MAX)?;
+        let after = self.cursor.as_deref().map(str::parse::<I>).transpose();
+        let after = after.map_err(|_| no_cursor())?;
+        let behind = |(id, _): &(I, S)| after.is_none_or(|after| *id > after);
+        let mut items: Vec<_> = items.filter(behind).collect();
+        items.sort_unstable_by_key(|(id, _)| *id);
+        let has_more = items.len() > limit;
+        items.truncate(limit);
+        let last = items.last().map(|(id, _)| id.to_string());
+        Ok(Page {
+            data: items.into_iter().map(|(_, item)| show(item)).collect(),
+            has_more,
+            next_cursor: last.filter(|_| has_more),
+        })
+    }
+}
+
+/// How many a page is to hold.
+pub(super) fn read_limit(limit: usize, most: usize) -> Result<usize, Problem> {
+    if (1..=most).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Problem::invalid("limit", format!("expected 1 to {most}")))
+}
+
+pub(super) fn no_cursor() -> Problem {
+    Problem::invalid("cursor", "expected the `next_cursor` of an answer")
+}

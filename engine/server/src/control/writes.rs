@@ -1,0 +1,320 @@
+//! Writing the table: who is about to change what goes to the topic of changes
+//! first, then the change to the table; its writer hears what the fold made of
+//! it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use dashmap::DashMap;
+use posthaste_core::access::{ApiKey, KeyProblem, NewKey, key_key};
+use posthaste_core::endpoint::Endpoint;
+use posthaste_core::id::{EndpointId, KeyId, RequestId};
+use posthaste_core::registry::{Applied, table_key};
+use posthaste_core::rng::Rng;
+use posthaste_core::signature::SecretText;
+use posthaste_core::time::Timestamp;
+use posthaste_proto as proto;
+use posthaste_proto::Record as _;
+use tokio::sync::{Mutex, oneshot};
+use tokio::time::timeout;
+
+use super::{CommandError, Endpoints};
+use crate::clock::random_seed;
+use crate::log::{AppendError, Log, NewRecord, TopicPartition};
+
+/// How long a writer waits to see its own write.
+const FOLD_WAIT: Duration = Duration::from_secs(5);
+/// Changes of one endpoint take turns, so that within one process none is
+/// refused by the fold; endpoints share this many turns.
+const TURNS: usize = 64;
+/// Names the request in a record of the table, and who asked.
+pub(super) const REQUEST_HEADER: &str = "posthaste-request";
+const ACTOR_HEADER: &str = "posthaste-actor";
+
+/// Who changes something, when, and by which request.
+#[derive(Debug, Clone)]
+pub struct By {
+    /// A key's id, `system` or `local`.
+    pub actor: String,
+    /// Their request.
+    pub request: RequestId,
+    /// When they asked.
+    pub at: Timestamp,
+}
+
+/// Whoever waits for what they wrote. No more than there are requests under way.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pending(Arc<DashMap<RequestId, oneshot::Sender<Applied>>>);
+
+#[derive(Clone)]
+pub(super) struct Writer {
+    log: Arc<dyn Log>,
+    table: TopicPartition,
+    changes: TopicPartition,
+    pending: Pending,
+    turns: Arc<[Mutex<()>; TURNS]>,
+}
+
+/// A record of the table and what is said of it.
+struct Change {
+    key: Bytes,
+    value: Bytes,
+    action: &'static str,
+    subject: String,
+    tenant: String,
+    version: u64,
+}
+
+impl By {
+    /// Posthaste itself.
+    pub fn system(at: Timestamp) -> Self {
+        Self::new("system", at)
+    }
+
+    /// Somebody whose request has no id yet.
+    pub fn new(actor: impl Into<String>, at: Timestamp) -> Self {
+        Self {
+            actor: actor.into(),
+            request: RequestId::generate(at, &mut Rng::new(random_seed())),
+            at,
+        }
+    }
+}
+
+impl Pending {
+    pub(super) fn tell(&self, request: RequestId, applied: Applied) {
+        if let Some((_, waiting)) = self.0.remove(&request) {
+            // One that waits no longer was told that it is not yet visible.
+            let _ = waiting.send(applied);
+        }
+    }
+}
+
+/// Waits no longer when it is dropped.
+struct Waiting<'a> {
+    pending: &'a Pending,
+    request: RequestId,
+    applied: oneshot::Receiver<Applied>,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(pending: &'a Pending, request: RequestId) -> Self {
+        let (told, applied) = oneshot::channel();
+        pending.0.insert(request, told);
+        Self {
+            pending,
+            request,
+            applied,
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.pending.0.remove(&self.request);
+    }
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Writer({})", self.table)
+    }
+}
+
+impl Writer {
+    pub(super) fn new(
+        log: Arc<dyn Log>,
+        table: TopicPartition,
+        changes: ByteString,
+        pending: Pending,
+    ) -> Self {
+        Self {
+            log,
+            table,
+            changes: TopicPartition {
+                topic: changes,
+                partition: 0,
+            },
+            pending,
+            turns: Arc::new(std::array::from_fn(|_| Mutex::new(()))),
+        }
+    }
+
+    /// The turn of an endpoint's changes.
+    fn turn(&self, id: EndpointId) -> &Mutex<()> {
+        &self.turns[usize::from(id.as_bytes()[15]) % TURNS]
+    }
+
+    /// Writes a change; answers once this instance sees it. No change is made
+    /// without a trace: that is written first.
+    async fn write(&self, change: Change, by: &By) -> Result<(), CommandError> {
+        self.trace(&change, change.action, by).await?;
+        let mut waiting = Waiting::begin(&self.pending, by.request);
+        let record = NewRecord {
+            to: self.table.clone(),
+            key: change.key.clone(),
+            value: change.value.clone(),
+            headers: headers(by),
+        };
+        self.append(record).await?;
+        match timeout(FOLD_WAIT, &mut waiting.applied).await {
+            Ok(Ok(Applied::Taken | Applied::Nothing)) => Ok(()),
+            Ok(Ok(Applied::Refused { present })) => {
+                self.trace(&change, "change.refused", by).await?;
+                Err(CommandError::Conflict { present })
+            }
+            Ok(Err(_)) | Err(_) => Err(CommandError::NotYetVisible),
+        }
+    }
+
+    async fn trace(&self, change: &Change, action: &str, by: &By) -> Result<(), AppendError> {
+        let record = proto::Change {
+            actor: by.actor.clone(),
+            request_id: by.request.as_bytes().to_vec().into(),
+            at_ms: by.at.as_millis(),
+            action: action.to_owned(),
+            subject: change.subject.clone(),
+            tenant: change.tenant.clone(),
+            version: change.version,
+        };
+        let record = NewRecord {
+            to: self.changes.clone(),
+            key: Bytes::new(),
+            value: record.to_value(),
+            headers: Vec::new(),
+        };
+        self.append(record).await
+    }
+
+    async fn append(&self, record: NewRecord) -> Result<(), AppendError> {
+        let result = self.log.append(vec![record]).await.pop();
+        let nothing = || Err(AppendError::Unknown("the log gave no answer".to_owned()));
+        result.unwrap_or_else(nothing).map(|_| ())
+    }
+}
+
+fn headers(by: &By) -> Vec<(ByteString, Bytes)> {
+    vec![
+        (
+            ByteString::from_static(ACTOR_HEADER),
+            Bytes::copy_from_slice(by.actor.as_bytes()),
+        ),
+        (
+            ByteString::from_static(REQUEST_HEADER),
+            Bytes::copy_from_slice(by.request.as_bytes()),
+        ),
+    ]
+}
+
+impl Endpoints {
+    /// Writes an endpoint as a change of the version it carries, 0 for a new
+    /// one; answers what stands, once this instance sees it.
+    ///
+    /// # Errors
+    /// [`CommandError::Conflict`] when that is not the present version.
+    pub async fn put(&self, endpoint: &Endpoint, by: &By) -> Result<Endpoint, CommandError> {
+        let _turn = self.writer.turn(endpoint.id).lock().await;
+        let before = self.unchanged(endpoint)?;
+        let changed = Endpoint {
+            version: endpoint.version + 1,
+            ..endpoint.clone()
+        };
+        let action = match (before.map(|before| before.disabled), endpoint.disabled) {
+            (None, _) => "endpoint.created",
+            (Some(false), true) => "endpoint.disabled",
+            (Some(true), false) => "endpoint.enabled",
+            (Some(_), _) => "endpoint.updated",
+        };
+        let value = changed.to_proto().to_value();
+        let change = of_endpoint(endpoint, action, value);
+        self.writer.write(change, by).await?;
+        Ok(changed)
+    }
+
+    /// Deletes an endpoint as a change of the version it carries; answers once
+    /// this instance sees it.
+    ///
+    /// # Errors
+    /// [`CommandError::Conflict`] when that is not the present version.
+    pub async fn delete(&self, endpoint: &Endpoint, by: &By) -> Result<(), CommandError> {
+        let _turn = self.writer.turn(endpoint.id).lock().await;
+        self.unchanged(endpoint)?;
+        let value = endpoint.to_deleted().to_value();
+        let change = of_endpoint(endpoint, "endpoint.deleted", value);
+        self.writer.write(change, by).await?;
+        // It is deleted. This only lets the log forget it; a record that stays
+        // costs a line.
+        let sweep = NewRecord {
+            to: self.writer.table.clone(),
+            key: table_key(endpoint.id),
+            value: Bytes::new(),
+            headers: headers(by),
+        };
+        if let Err(error) = self.writer.append(sweep).await {
+            tracing::warn!(endpoint = %endpoint.id, %error, "deleted, and still in the log");
+        }
+        Ok(())
+    }
+
+    /// The endpoint as it is, if it is of that version still.
+    fn unchanged(&self, endpoint: &Endpoint) -> Result<Option<Arc<Endpoint>>, CommandError> {
+        let registry = self.registry.borrow();
+        if let Some(Applied::Refused { present }) = registry.conflict(endpoint) {
+            return Err(CommandError::Conflict { present });
+        }
+        let ix = registry.index(endpoint.id);
+        Ok(ix.and_then(|ix| registry.endpoint(ix).cloned()))
+    }
+
+    /// Writes a new key; answers once this instance knows it.
+    pub async fn put_key(&self, key: &ApiKey, by: &By) -> Result<(), CommandError> {
+        let change = of_key(key, "key.created", key.to_proto().to_value());
+        self.writer.write(change, by).await
+    }
+
+    /// Revokes a key; answers once this instance takes it no longer, and
+    /// whether there was one.
+    pub async fn revoke_key(&self, id: KeyId, by: &By) -> Result<bool, CommandError> {
+        let Some(key) = self.keys().get(id).cloned() else {
+            return Ok(false);
+        };
+        let change = of_key(&key, "key.revoked", Bytes::new());
+        self.writer.write(change, by).await?;
+        Ok(true)
+    }
+}
+
+/// A new key, not written yet, and its text.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn new_key(new: NewKey, now: Timestamp) -> Result<(ApiKey, SecretText), KeyProblem> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).expect("the operating system gives randomness");
+    let id = KeyId::generate(now, &mut Rng::new(random_seed()));
+    ApiKey::make(id, random, new, now)
+}
+
+fn of_endpoint(endpoint: &Endpoint, action: &'static str, value: Bytes) -> Change {
+    Change {
+        key: table_key(endpoint.id),
+        value,
+        action,
+        subject: endpoint.id.to_string(),
+        tenant: endpoint.tenant.clone(),
+        version: endpoint.version + 1,
+    }
+}
+
+fn of_key(key: &ApiKey, action: &'static str, value: Bytes) -> Change {
+    Change {
+        key: key_key(key.id),
+        value,
+        action,
+        subject: key.id.to_string(),
+        tenant: key.tenant.clone().unwrap_or_default(),
+        version: 0,
+    }
+}
