@@ -6,6 +6,7 @@ use std::time::Duration;
 use posthaste_proto as proto;
 use zeroize::Zeroizing;
 
+use crate::content::Filter;
 use crate::event::check_tenant;
 use crate::filter::TypePattern;
 use crate::id::EndpointId;
@@ -31,6 +32,8 @@ pub struct Endpoint {
     pub description: String,
     /// What it wants; empty for everything.
     pub event_types: Vec<TypePattern>,
+    /// … and of these, by their content.
+    pub filter: Option<Filter>,
     /// Newest first; every one that is live at attempt time signs.
     pub secrets: Vec<Secret>,
     /// Sent with every attempt.
@@ -135,6 +138,7 @@ impl Endpoint {
             url: record.url,
             description: record.description,
             event_types,
+            filter: filter_from_proto(&record.filter)?,
             secrets: record.secrets.into_iter().map(secret_from_proto).collect(),
             headers: record
                 .headers
@@ -198,6 +202,10 @@ impl Endpoint {
             owned: self.owned,
             ordered: self.ordered,
             fifo: self.fifo,
+            filter: self
+                .filter
+                .as_ref()
+                .map_or_else(String::new, |f| f.text().into()),
         }
     }
 
@@ -303,6 +311,14 @@ fn refused_header(name: &str) -> bool {
     REFUSED.contains(&name) || name.starts_with("proxy-") || name.starts_with("webhook-")
 }
 
+fn filter_from_proto(text: &str) -> Result<Option<Filter>, EndpointError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let filter = Filter::parse(text).map_err(|e| error("filter", e.to_string()))?;
+    Ok(Some(filter))
+}
+
 fn secret_from_proto(record: proto::Secret) -> Secret {
     Secret {
         id: record.id,
@@ -381,6 +397,10 @@ mod tests {
         (record.retry_policy, record.fail_fast_4xx) = ("fast".into(), true);
         let again = Endpoint::from_proto(record).unwrap().to_proto();
         assert_eq!((&*again.retry_policy, again.fail_fast_4xx), ("fast", true));
+        let mut record = sample(1, "acme", &[]);
+        record.filter = r#"{ "a": 1.50 }"#.into();
+        let again = Endpoint::from_proto(record).unwrap().to_proto();
+        assert_eq!(again.filter, r#"{ "a": 1.50 }"#);
     }
 
     #[test]
@@ -393,6 +413,7 @@ mod tests {
             refused(|e| e.event_types = vec!["a..b".into()]).param,
             "event_types"
         );
+        assert_eq!(refused(|e| e.filter = "{\"a\":[]}".into()).param, "filter");
         let header = |name: &str, value: &'static [u8]| proto::Header {
             name: name.into(),
             value: bytes::Bytes::from_static(value),

@@ -9,6 +9,7 @@
 
 pub mod base_rtt;
 pub mod breaker;
+pub mod content;
 pub mod delivery;
 pub mod endpoint;
 pub mod event;

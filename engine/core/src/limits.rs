@@ -33,6 +33,21 @@ pub const SECRETS_MAX: usize = 3;
 /// Custom headers of one endpoint, names and values together.
 pub const HEADERS_BYTES_MAX: usize = 8 * 1024;
 
+/// Longest filter of one endpoint, as JSON. Longer ones are refused, as are
+/// those past the next three bounds.
+pub const FILTER_BYTES_MAX: usize = 4 * 1024;
+/// Filters inside each other, by `$and`, `$or` and `$not`.
+pub const FILTER_DEPTH_MAX: usize = 16;
+/// Paths, operators and constants of one filter, so that judging an event has a bound.
+pub const FILTER_NODES_MAX: usize = 256;
+/// Names in one path of a filter, which is how deep a body is followed.
+pub const FILTER_PATH_NAMES_MAX: usize = 16;
+/// JSON text of a string, number or array that a filter compares; of a longer
+/// one it only knows that it is there.
+pub const FILTER_VALUE_BYTES_MAX: usize = 16 * 1024;
+/// … and elements of an array.
+pub const FILTER_ELEMENTS_MAX: usize = 1_024;
+
 /// Most endpoints one event may match. Further ones are refused when they are
 /// created.
 pub const ENDPOINTS_PER_TENANT_MAX: usize = 10_000;
@@ -387,6 +402,8 @@ const _: () = {
     // A run is two numbers of at most ten bytes.
     assert!(SNAPSHOT_RUNS_MAX * 20 + PAGE_MAX * 20 < SNAPSHOT_PART_BYTES_MAX);
     assert!(DISABLE_SPAN_MIN.as_secs() <= DISABLE_AFTER.as_secs());
+    assert!(FILTER_BYTES_MAX <= FILTER_VALUE_BYTES_MAX);
+    assert!(FILTER_DEPTH_MAX <= FILTER_NODES_MAX && FILTER_PATH_NAMES_MAX <= 100);
     assert!(EXCERPT_BYTES_MAX <= RESPONSE_BYTES_MAX);
     assert!(HEAD_BYTES_MAX <= RESPONSE_BYTES_MAX);
     assert!(WIRE_BYTES_MAX >= 2 * RESPONSE_BYTES_MAX);

@@ -14,6 +14,7 @@ use posthaste_core::rng::Rng;
 use posthaste_core::signature::{SigningKey, generate_secret};
 use posthaste_proto as proto;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::Api;
 use super::body::{Whole, read_json};
@@ -32,6 +33,9 @@ struct NewEndpoint {
     description: String,
     #[serde(default)]
     event_types: Vec<String>,
+    /// As it is written, so that no number in it is rounded.
+    #[serde(default)]
+    filter: Option<Box<RawValue>>,
     /// Imported; made here when absent.
     #[serde(default)]
     secret: Option<Imported>,
@@ -92,6 +96,7 @@ struct Shown {
     description: String,
     status: &'static str,
     event_types: Vec<String>,
+    filter: Option<Box<RawValue>>,
     max_in_flight: u32,
     timeout: String,
     connect_timeout: String,
@@ -174,6 +179,7 @@ fn build(api: &Api, tenant: String, new: NewEndpoint) -> Result<(Endpoint, Strin
         tenant,
         url: new.url,
         event_types: new.event_types,
+        filter: new.filter.map_or_else(String::new, |f| f.get().to_owned()),
         secrets: vec![proto::Secret {
             id: "s1".to_owned(),
             text: secret.clone(),
@@ -235,6 +241,10 @@ fn shown(endpoint: &Endpoint) -> Shown {
             .iter()
             .map(ToString::to_string)
             .collect(),
+        filter: endpoint
+            .filter
+            .as_ref()
+            .and_then(|filter| RawValue::from_string(filter.text().to_owned()).ok()),
         max_in_flight: endpoint.max_in_flight,
         timeout: format!("{}ms", endpoint.timeout.as_millis()),
         connect_timeout: format!("{}ms", endpoint.connect_timeout.as_millis()),
@@ -263,7 +273,7 @@ pub async fn list(
     check_tenant(&tenant)?;
     let registry = Arc::clone(&api.endpoints.registry().borrow());
     let data: Vec<_> = registry.of_tenant(&tenant).map(|e| shown(e)).collect();
-    Ok(Json(serde_json::json!({ "data": data })).into_response())
+    Ok(Json(std::collections::BTreeMap::from([("data", data)])).into_response())
 }
 
 /// One endpoint, by id or uid.
