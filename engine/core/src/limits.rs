@@ -294,6 +294,20 @@ pub const DEAD_READ_BYTES: usize = 256 * 1024;
 /// empty.
 pub const DEAD_SCAN_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Backtests of filters that run at once in one process; a further one is
+/// answered 503.
+pub const BACKTESTS_MAX: usize = 2;
+/// Bytes of events one backtest reads; past it, it answers how far it came …
+pub const BACKTEST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// … as it does after this time.
+pub const BACKTEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// Bytes of one partition it reads at once.
+pub const BACKTEST_READ_BYTES: usize = 256 * 1024;
+/// Events it shows unless the request says otherwise.
+pub const BACKTEST_SAMPLES_DEFAULT: usize = 20;
+/// Most it shows.
+pub const BACKTEST_SAMPLES_MAX: usize = 250;
+
 /// Offsets one source partition may span between its lowest incomplete and its
 /// newest, a bit each. At the bound the partition is not read further. Attempts
 /// that hang stay open for up to 25 s (queue and timeout): a smaller span stops
@@ -410,6 +424,8 @@ const _: () = {
     assert!(LOOKUP_TIME_MAX.as_millis() <= CONNECT_TIMEOUT_DEFAULT.as_millis());
     assert!(COMMIT_METADATA_MAX <= 4_096);
     assert!(DEAD_PAGE_DEFAULT <= DEAD_PAGE_MAX);
+    assert!(BACKTEST_SAMPLES_DEFAULT <= BACKTEST_SAMPLES_MAX);
+    assert!(BACKTEST_READ_BYTES <= BACKTEST_BYTES_MAX);
     assert!(DEAD_READ_BYTES <= DEAD_SCAN_BYTES_MAX);
     assert!(SIGNING_KEYS_MAX <= SIGNATURES_READ_MAX);
     assert!(TIMEOUT_DEFAULT.as_millis() <= TIMEOUT_MAX.as_millis());

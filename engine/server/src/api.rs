@@ -11,6 +11,8 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use dashmap::DashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
+use posthaste_core::limits::BACKTESTS_MAX;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -24,6 +26,7 @@ mod body;
 pub mod dead_letters;
 pub mod endpoints;
 pub mod events;
+pub mod filters;
 pub mod problem;
 
 /// What every route sees.
@@ -36,6 +39,8 @@ pub struct Api {
     pub(crate) clock: Clock,
     pub(crate) idempotency: DashMap<[u8; 32], events::Remembered>,
     pub(crate) event_partitions: u32,
+    /// Those that may begin.
+    pub(crate) backtests: Semaphore,
     metrics: PrometheusHandle,
     /// Cancelled when the process stops.
     stop: CancellationToken,
@@ -75,6 +80,7 @@ impl Api {
             clock: parts.clock,
             idempotency: DashMap::new(),
             event_partitions: parts.event_partitions,
+            backtests: Semaphore::new(BACKTESTS_MAX),
             metrics: parts.metrics,
             stop: parts.stop,
         }
@@ -96,6 +102,8 @@ impl Api {
                 "/v1/tenants/{tenant}/endpoints/{endpoint}/enable",
                 post(endpoints::enable),
             )
+            .route("/v1/filters/evaluate", post(filters::evaluate))
+            .route("/v1/filters/backtest", post(filters::backtest))
             .route("/v1/dead_letters", get(dead_letters::list))
             .route("/v1/dead_letters/redrive", post(dead_letters::redrive))
             .route("/healthz", get(|| async { "ok\n" }))

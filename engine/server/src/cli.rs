@@ -22,6 +22,7 @@ mod client;
 mod dead;
 pub mod dev;
 mod endpoints;
+mod filters;
 mod publish;
 mod table;
 
@@ -44,7 +45,7 @@ Examples:
   posthaste publish --tenant acme --type invoice.paid --data '{\"amount\": 7}'
 
 Environment:
-  POSTHASTE_SERVER  the server that `endpoints`, `dead` and `publish` speak to
+  POSTHASTE_SERVER  the server that `endpoints`, `dead`, `filters` and `publish` speak to
   POSTHASTE_LOG     what `serve` and `dev` log, such as debug or info,librdkafka=debug
   NO_COLOR          any text turns colours off
 
@@ -79,6 +80,9 @@ to stderr. ops/posthaste.toml names every setting.")]
     /// List and redrive what was given up.
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Try a filter on an event, or on those of the last hours.
+    #[command(subcommand)]
+    Filters(filters::Command),
     /// Publish one event or a file of them.
     Publish(publish::Options),
     /// Make the topics Posthaste needs.
@@ -157,6 +161,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Dev(options) => dev::run(options).await,
         Command::Endpoints(command) => endpoints::run(command).await,
         Command::Dead(command) => dead::run(command).await,
+        Command::Filters(command) => filters::run(command).await,
         Command::Publish(options) => publish::run(options).await,
         Command::Topics(Topics::Create { config, sources }) => {
             create_topics(&Config::load(&config)?, sources).await

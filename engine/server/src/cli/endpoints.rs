@@ -6,7 +6,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::client::{Client, Server};
-use super::{WrongUse, table};
+use super::filters::{header, json_or_file, with_filter};
+use super::table;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -18,8 +19,10 @@ Examples:
       --types 'invoice.*' --types order.made --max-in-flight 20
   posthaste endpoints create --tenant acme --url https://example.com/hooks \\
       --retry-policy fast --fail-fast-4xx
+  posthaste endpoints create --tenant acme --url https://example.com/hooks \\
+      --filter '{\"data.amount\": {\"$gte\": 100}}'      what a filter is: filters evaluate --help
   posthaste endpoints create --tenant acme --url https://example.com/hooks --json | jq -r .secret")]
-    Create(Create),
+    Create(Box<Create>),
     /// A tenant's endpoints.
     #[command(after_help = "\
 Examples:
@@ -76,6 +79,10 @@ pub(crate) struct Create {
     /// without any.
     #[arg(long = "types", value_name = "TYPE")]
     event_types: Vec<String>,
+    /// Deliver only what passes this filter on an event's content; or a file
+    /// that holds it.
+    #[arg(long, value_name = "FILE|JSON")]
+    filter: Option<String>,
     /// Your own name for it.
     #[arg(long, default_value = "", hide_default_value = true)]
     uid: String,
@@ -120,7 +127,7 @@ pub(crate) struct Create {
 
 pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Create(create) => create_one(create).await,
+        Command::Create(create) => create_one(*create).await,
         Command::List { of } => list(of).await,
         Command::Enable { of, endpoint } => enable(of, &endpoint).await,
         Command::Delete { of, endpoint } => delete(of, &endpoint).await,
@@ -146,11 +153,9 @@ pub(super) fn encode(segment: &str) -> String {
 
 async fn create_one(create: Create) -> anyhow::Result<()> {
     let mut headers = serde_json::Map::new();
-    for header in &create.headers {
-        let (name, value) = header
-            .split_once(':')
-            .ok_or_else(|| WrongUse(format!("--header {header}: expected `name: value`")))?;
-        headers.insert(name.trim().to_owned(), value.trim().into());
+    for text in &create.headers {
+        let (name, value) = header(text)?;
+        headers.insert(name.to_owned(), value.into());
     }
     let mut body = json!({
         "url": create.url,
@@ -178,14 +183,13 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
             .map_err(|error| anyhow::anyhow!("--secret-file {}: {error}", file.display()))?;
         body["secret"] = text.trim().into();
     }
+    let body = match &create.filter {
+        Some(filter) => with_filter(&body, &json_or_file("--filter", filter)?)?,
+        None => body.to_string(),
+    };
     let mut client = Client::connect(&create.of.server).await?;
     let made = client
-        .call(
-            Method::POST,
-            &path(&create.of.tenant),
-            &[],
-            body.to_string().into(),
-        )
+        .call(Method::POST, &path(&create.of.tenant), &[], body.into())
         .await?;
     if create.of.json {
         println!("{made:#}");

@@ -8,6 +8,7 @@ mod cli;
 mod dead;
 mod dev;
 mod embedded;
+mod filters;
 mod kafka;
 mod outage;
 mod receiver;
