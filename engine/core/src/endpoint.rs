@@ -8,6 +8,7 @@ use std::time::Duration;
 use posthaste_proto as proto;
 
 pub use self::secret::{Held, RemoveError, Sealed, Secret, TooManySecrets};
+use crate::content::Filter;
 use crate::event::check_tenant;
 use crate::filter::TypePattern;
 use crate::id::EndpointId;
@@ -34,6 +35,8 @@ pub struct Endpoint {
     pub description: String,
     /// What it wants; empty for everything.
     pub event_types: Vec<TypePattern>,
+    /// … and of these, by their content.
+    pub filter: Option<Filter>,
     /// How its deliveries are signed.
     pub scheme: Scheme,
     /// Newest first; those that are live at attempt time sign, as many as the
@@ -117,6 +120,7 @@ impl Endpoint {
             url: record.url,
             description: record.description,
             event_types,
+            filter: filter_from_proto(&record.filter)?,
             scheme: scheme_from_proto(record.signing_scheme)?,
             secrets: record.secrets.into_iter().map(Secret::from_proto).collect(),
             headers: record
@@ -185,6 +189,10 @@ impl Endpoint {
             fifo: self.fifo,
             version: self.version,
             deleted: false,
+            filter: self
+                .filter
+                .as_ref()
+                .map_or_else(String::new, |f| f.text().into()),
         }
     }
 
@@ -313,6 +321,14 @@ fn scheme_from_proto(number: i32) -> Result<Scheme, EndpointError> {
     }
 }
 
+fn filter_from_proto(text: &str) -> Result<Option<Filter>, EndpointError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let filter = Filter::parse(text).map_err(|e| error("filter", e.to_string()))?;
+    Ok(Some(filter))
+}
+
 impl From<Scheme> for proto::SigningScheme {
     fn from(scheme: Scheme) -> Self {
         match scheme {
@@ -383,6 +399,10 @@ mod tests {
         (record.retry_policy, record.fail_fast_4xx) = ("fast".into(), true);
         let again = Endpoint::from_proto(record).unwrap().to_proto();
         assert_eq!((&*again.retry_policy, again.fail_fast_4xx), ("fast", true));
+        let mut record = sample(1, "acme", &[]);
+        record.filter = r#"{ "a": 1.50 }"#.into();
+        let again = Endpoint::from_proto(record).unwrap().to_proto();
+        assert_eq!(again.filter, r#"{ "a": 1.50 }"#);
     }
 
     #[test]
@@ -395,6 +415,7 @@ mod tests {
             refused(|e| e.event_types = vec!["a..b".into()]).param,
             "event_types"
         );
+        assert_eq!(refused(|e| e.filter = "{\"a\":[]}".into()).param, "filter");
         let header = |name: &str, value: &'static [u8]| proto::Header {
             name: name.into(),
             value: bytes::Bytes::from_static(value),

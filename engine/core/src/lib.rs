@@ -10,6 +10,7 @@
 pub mod access;
 pub mod base_rtt;
 pub mod breaker;
+pub mod content;
 pub mod delivery;
 pub mod endpoint;
 pub mod event;

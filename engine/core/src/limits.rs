@@ -71,6 +71,21 @@ pub const PUBLISHED_KEYS_MAX: usize = 10_000;
 /// Custom headers of one endpoint, names and values together.
 pub const HEADERS_BYTES_MAX: usize = 8 * 1024;
 
+/// Longest filter of one endpoint, as JSON. Longer ones are refused, as are
+/// those past the next three bounds.
+pub const FILTER_BYTES_MAX: usize = 4 * 1024;
+/// Filters inside each other, by `$and`, `$or` and `$not`.
+pub const FILTER_DEPTH_MAX: usize = 16;
+/// Paths, operators and constants of one filter, so that judging an event has a bound.
+pub const FILTER_NODES_MAX: usize = 256;
+/// Names in one path of a filter, which is how deep a body is followed.
+pub const FILTER_PATH_NAMES_MAX: usize = 16;
+/// JSON text of a string, number or array that a filter compares; of a longer
+/// one it only knows that it is there.
+pub const FILTER_VALUE_BYTES_MAX: usize = 16 * 1024;
+/// … and elements of an array.
+pub const FILTER_ELEMENTS_MAX: usize = 1_024;
+
 /// Most endpoints one event may match. Further ones are refused when they are
 /// created.
 pub const ENDPOINTS_PER_TENANT_MAX: usize = 10_000;
@@ -321,6 +336,20 @@ pub const DEAD_READ_BYTES: usize = 256 * 1024;
 /// empty.
 pub const DEAD_SCAN_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Backtests of filters that run at once in one process; a further one is
+/// answered 503.
+pub const BACKTESTS_MAX: usize = 2;
+/// Bytes of events one backtest reads; past it, it answers how far it came …
+pub const BACKTEST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// … as it does after this time.
+pub const BACKTEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// Bytes of one partition it reads at once.
+pub const BACKTEST_READ_BYTES: usize = 256 * 1024;
+/// Events it shows unless the request says otherwise.
+pub const BACKTEST_SAMPLES_DEFAULT: usize = 20;
+/// Most it shows.
+pub const BACKTEST_SAMPLES_MAX: usize = 250;
+
 /// Offsets one source partition may span between its lowest incomplete and its
 /// newest, a bit each. At the bound the partition is not read further. Attempts
 /// that hang stay open for up to 25 s (queue and timeout): a smaller span stops
@@ -429,12 +458,16 @@ const _: () = {
     // A run is two numbers of at most ten bytes.
     assert!(SNAPSHOT_RUNS_MAX * 20 + PAGE_MAX * 20 < SNAPSHOT_PART_BYTES_MAX);
     assert!(DISABLE_SPAN_MIN.as_secs() <= DISABLE_AFTER.as_secs());
+    assert!(FILTER_BYTES_MAX <= FILTER_VALUE_BYTES_MAX);
+    assert!(FILTER_DEPTH_MAX <= FILTER_NODES_MAX && FILTER_PATH_NAMES_MAX <= 100);
     assert!(EXCERPT_BYTES_MAX <= RESPONSE_BYTES_MAX);
     assert!(HEAD_BYTES_MAX <= RESPONSE_BYTES_MAX);
     assert!(WIRE_BYTES_MAX >= 2 * RESPONSE_BYTES_MAX);
     assert!(LOOKUP_TIME_MAX.as_millis() <= CONNECT_TIMEOUT_DEFAULT.as_millis());
     assert!(COMMIT_METADATA_MAX <= 4_096);
     assert!(DEAD_PAGE_DEFAULT <= DEAD_PAGE_MAX);
+    assert!(BACKTEST_SAMPLES_DEFAULT <= BACKTEST_SAMPLES_MAX);
+    assert!(BACKTEST_READ_BYTES <= BACKTEST_BYTES_MAX);
     assert!(DEAD_READ_BYTES <= DEAD_SCAN_BYTES_MAX);
     assert!(SIGNING_KEYS_MAX <= SIGNATURES_READ_MAX && SECRETS_MAX <= SIGNING_KEYS_MAX);
     assert!(SECRET_OVERLAP_DEFAULT.as_secs() <= SECRET_OVERLAP_MAX.as_secs());

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 
+use crate::content::{self, View};
 use crate::endpoint::Endpoint;
 use crate::filter::TypePattern;
 use crate::gate::Gate;
@@ -82,6 +83,8 @@ struct TenantIndex {
     exact: HashMap<String, Vec<EndpointIx>>,
     wild: Vec<(TypePattern, EndpointIx)>,
     all: Vec<EndpointIx>,
+    /// Whether one of them has a filter.
+    filtered: bool,
     members: Vec<EndpointIx>,
 }
 
@@ -270,6 +273,7 @@ impl TenantIndex {
             let Some(endpoint) = slot.endpoint.as_ref().filter(|e| !e.disabled) else {
                 continue;
             };
+            index.filtered |= endpoint.filter.is_some();
             if endpoint.event_types.is_empty() {
                 index.all.push(ix);
             }
@@ -290,7 +294,7 @@ impl TenantIndex {
 }
 
 impl Registry {
-    /// Appends the endpoints that want the event, each once.
+    /// Appends the endpoints that want events of this type, each once.
     pub fn matching(&self, tenant: &str, event_type: &str, out: &mut Vec<EndpointIx>) {
         let Some(index) = self.tenants.get(tenant) else {
             return;
@@ -318,6 +322,19 @@ impl Registry {
             }
             out.truncate(seen);
         }
+    }
+
+    /// Takes out of [`matching`](Self::matching) endpoints of a tenant those
+    /// whose filter does not let the event pass; its body is scanned at most
+    /// once. Answers whether a filter stayed undecided because the body could
+    /// not be read.
+    pub fn sift(&self, tenant: &str, event: &View<'_>, matched: &mut Vec<EndpointIx>) -> bool {
+        let filtered = self.tenants.get(tenant).is_some_and(|index| index.filtered);
+        filtered
+            && content::retain(matched, event, |&ix| {
+                self.endpoint(ix)
+                    .and_then(|endpoint| endpoint.filter.as_ref())
+            })
     }
 
     /// An endpoint that exists, enabled or not.

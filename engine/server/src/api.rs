@@ -12,6 +12,8 @@ use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use dashmap::DashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
+use posthaste_core::limits::BACKTESTS_MAX;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -28,6 +30,7 @@ mod body;
 pub mod dead_letters;
 pub mod endpoints;
 pub mod events;
+pub mod filters;
 mod keys;
 mod page;
 mod portal;
@@ -46,6 +49,8 @@ pub struct Api {
     pub(crate) clock: Clock,
     pub(crate) idempotency: DashMap<[u8; 32], events::Remembered>,
     pub(crate) event_partitions: u32,
+    /// Those that may begin.
+    pub(crate) backtests: Semaphore,
     metrics: PrometheusHandle,
     /// Cancelled when the process stops.
     stop: CancellationToken,
@@ -88,6 +93,7 @@ impl Api {
             clock: parts.clock,
             idempotency: DashMap::new(),
             event_partitions: parts.event_partitions,
+            backtests: Semaphore::new(BACKTESTS_MAX),
             metrics: parts.metrics,
             stop: parts.stop,
         }
@@ -100,6 +106,8 @@ impl Api {
             .merge(of_tenants())
             .route("/v1/secrets/reseal", post(secrets::reseal))
             .route("/.well-known/webhook-keys", get(secrets::published))
+            .route("/v1/filters/evaluate", post(filters::evaluate))
+            .route("/v1/filters/backtest", post(filters::backtest))
             .route("/v1/dead_letters", get(dead_letters::list))
             .route("/v1/dead_letters/redrive", post(dead_letters::redrive))
             .route("/v1/keys", get(keys::list).post(keys::create))

@@ -25,6 +25,7 @@ mod client;
 mod dead;
 pub mod dev;
 mod endpoints;
+mod filters;
 mod keys;
 mod out;
 mod publish;
@@ -50,7 +51,8 @@ Examples:
   posthaste publish --tenant acme --type invoice.paid --data '{\"amount\": 7}'
 
 Environment:
-  POSTHASTE_SERVER  the server that `endpoints`, `keys`, `dead`, `secrets` and `publish` speak to
+  POSTHASTE_SERVER  the server that `endpoints`, `keys`, `dead`, `secrets`, `filters` and
+                    `publish` speak to
   POSTHASTE_API_KEY the key they speak with
   POSTHASTE_LOG     what `serve` and `dev` log, such as debug or info,librdkafka=debug
   NO_COLOR          any text turns colours off
@@ -92,6 +94,9 @@ to stderr. ops/posthaste.toml names every setting.")]
     /// Look after endpoints' signing secrets.
     #[command(subcommand)]
     Secrets(secrets::Command),
+    /// Try a filter on an event, or on those of the last hours.
+    #[command(subcommand)]
+    Filters(filters::Command),
     /// Publish one event or a file of them.
     Publish(publish::Options),
     /// Make the topics Posthaste needs.
@@ -187,6 +192,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Keys(command) => keys::run(command).await,
         Command::Dead(command) => dead::run(command).await,
         Command::Secrets(command) => secrets::run(command).await,
+        Command::Filters(command) => filters::run(command).await,
         Command::Publish(options) => publish::run(options).await,
         Command::Topics(Topics::Create { config, sources }) => {
             create_topics(&Config::load(&config)?, sources).await

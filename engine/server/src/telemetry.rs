@@ -70,6 +70,11 @@ pub const INGEST_POISON: Metric = counted(
     "posthaste_ingest_poison_records_total",
     "Records that could not be read and became dead letters.",
 );
+/// Events whose body kept a filter from a decision.
+pub const INGEST_UNDECIDED: Metric = counted(
+    "posthaste_ingest_undecided_events_total",
+    "Events an endpoint did not get because its filter could not read their body.",
+);
 /// Source commits that the log took.
 pub const INGEST_COMMITS: Metric = counted(
     "posthaste_ingest_commits_total",
@@ -177,6 +182,7 @@ pub const NAMES: &[Metric] = &[
     INGEST_RECORDS,
     INGEST_UNMATCHED,
     INGEST_POISON,
+    INGEST_UNDECIDED,
     INGEST_COMMITS,
     INGEST_COMMIT_FAILURES,
     INGEST_OPEN,
@@ -259,6 +265,8 @@ pub struct IngestMetrics {
     pub unmatched: Counter,
     /// Records that could not be read.
     pub poison: Counter,
+    /// Events whose body kept a filter from a decision.
+    pub undecided: Counter,
     /// Commits taken.
     pub commits: Counter,
     /// Commits failed.
@@ -272,6 +280,7 @@ impl Default for IngestMetrics {
             records: counter!(INGEST_RECORDS.name),
             unmatched: counter!(INGEST_UNMATCHED.name),
             poison: counter!(INGEST_POISON.name),
+            undecided: counter!(INGEST_UNDECIDED.name),
             commits: counter!(INGEST_COMMITS.name),
             commit_failures: counter!(INGEST_COMMIT_FAILURES.name),
             open: gauge!(INGEST_OPEN.name),

@@ -81,6 +81,41 @@ fn a_broken_record_changes_nothing() {
     assert_eq!(matched(&table.snapshot(), "acme", "a"), [0]);
 }
 
+#[test]
+fn filters_take_out_what_they_do_not_let_pass() {
+    let mut table = Table::default();
+    for (number, filter) in [
+        (1, ""),
+        (2, r#"{"a": 1}"#),
+        (3, r#"{"a": {"$ne": 1}}"#),
+        (4, r#"{"$or": [{"$type": "x"}, {"b": 1}]}"#),
+    ] {
+        let mut record = sample(number, "acme", &[]);
+        record.filter = filter.into();
+        put(&mut table, &record);
+    }
+    put(&mut table, &sample(5, "other", &[]));
+    let registry = table.snapshot();
+    let sifted = |tenant, event_type, body: &str| {
+        let (mut out, headers) = (vec![], []);
+        registry.matching(tenant, event_type, &mut out);
+        let view = View {
+            event_type,
+            headers: &headers,
+            body: body.as_bytes(),
+        };
+        let undecided = registry.sift(tenant, &view, &mut out);
+        (out.iter().map(|ix| ix.0).collect::<Vec<_>>(), undecided)
+    };
+    assert_eq!(sifted("acme", "x", r#"{"a":1}"#), (vec![0, 1, 3], false));
+    assert_eq!(
+        sifted("acme", "y", r#"{"a":2,"b":1}"#),
+        (vec![0, 2, 3], false)
+    );
+    assert_eq!(sifted("acme", "x", "no JSON"), (vec![0, 3], true));
+    assert_eq!(sifted("other", "x", "no JSON"), (vec![4], false));
+}
+
 const TENANTS: [&str; 3] = ["acme", "acm", "other"];
 const TYPES: [&str; 6] = ["a", "b", "a.b", "b.a", "a.b.c", "c.b.a"];
 const PATTERNS: [&str; 9] = [

@@ -41,7 +41,7 @@ const OPEN: [&str; 4] = [
 const TENANTS: &str = "/v1/tenants/{tenant}/";
 
 /// What certain calls need: a method, or any, and what a route begins with.
-const NEEDS: [(Option<Method>, &str, Need); 3] = [
+const NEEDS: [(Option<Method>, &str, Need); 5] = [
     (
         Some(Method::POST),
         "/v1/tenants/{tenant}/events",
@@ -49,6 +49,9 @@ const NEEDS: [(Option<Method>, &str, Need); 3] = [
     ),
     (None, "/v1/keys", Need::Admin),
     (None, "/v1/audit", Need::Admin),
+    // They look, and have a body.
+    (Some(Method::POST), "/v1/filters/evaluate", Need::Read),
+    (Some(Method::POST), "/v1/filters/backtest", Need::Read),
 ];
 /// … and those that change a tenant's endpoints.
 const ENDPOINTS: &str = "/v1/tenants/{tenant}/endpoints";

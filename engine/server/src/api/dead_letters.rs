@@ -38,6 +38,7 @@ use crate::telemetry;
 mod filter;
 mod scan;
 
+pub(super) use filter::read_time;
 use filter::{Filter, Wanted};
 use scan::{Cursor, Letter, Scan};
 

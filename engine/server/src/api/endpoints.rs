@@ -13,6 +13,7 @@ use posthaste_core::limits::ENDPOINTS_PER_TENANT_MAX;
 use posthaste_core::rng::Rng;
 use posthaste_proto as proto;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::Api;
@@ -42,6 +43,9 @@ struct NewEndpoint {
     description: String,
     #[serde(default)]
     event_types: Vec<String>,
+    /// As it is written, so that no number in it is rounded.
+    #[serde(default, skip_serializing)]
+    filter: Option<Box<RawValue>>,
     /// Imported; made here when absent.
     #[serde(default, skip_serializing)]
     secret: Option<Imported>,
@@ -94,6 +98,7 @@ struct Shown {
     status: &'static str,
     event_types: Vec<String>,
     signing: Chosen,
+    filter: Option<Box<RawValue>>,
     max_in_flight: u32,
     timeout: String,
     connect_timeout: String,
@@ -227,6 +232,7 @@ fn filled(api: &Api, record: proto::Endpoint, new: NewEndpoint) -> Result<Endpoi
         uid: new.uid,
         url: new.url,
         event_types: new.event_types,
+        filter: new.filter.map_or_else(String::new, |f| f.get().to_owned()),
         headers: new
             .headers
             .into_iter()
@@ -262,6 +268,12 @@ fn check_policy(api: &Api, name: &str) -> Result<(), Problem> {
     Err(Problem::invalid("retry_policy", problem))
 }
 
+/// Its filter as it was written.
+fn filter_of(endpoint: &Endpoint) -> Option<Box<RawValue>> {
+    let text = endpoint.filter.as_ref()?.text();
+    RawValue::from_string(text.to_owned()).ok()
+}
+
 fn shown(endpoint: &Endpoint) -> Shown {
     Shown {
         id: endpoint.id.to_string(),
@@ -279,6 +291,7 @@ fn shown(endpoint: &Endpoint) -> Shown {
             .iter()
             .map(ToString::to_string)
             .collect(),
+        filter: filter_of(endpoint),
         signing: Chosen::from(endpoint),
         max_in_flight: endpoint.max_in_flight,
         timeout: format!("{}ms", endpoint.timeout.as_millis()),

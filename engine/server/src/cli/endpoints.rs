@@ -6,7 +6,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::client::{Client, Server};
-use super::{WrongUse, dead, out, table};
+use super::filters::{header, json_or_file, with_filter};
+use super::{dead, out, table};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -23,6 +24,8 @@ Examples:
   posthaste endpoints create --tenant acme --url https://example.com/hooks \\
       --max-in-flight 4 --owned --recovery fifo --timeout 30s --header 'x-api-key: k1'
   posthaste endpoints create --tenant acme --url https://example.com/hooks --scheme stripe
+  posthaste endpoints create --tenant acme --url https://example.com/hooks \\
+      --filter '{\"data.amount\": {\"$gte\": 100}}'      what a filter is: filters evaluate --help
   posthaste endpoints create --tenant acme --url https://example.com/hooks --json | jq -r .secret")]
     Create(Box<Create>),
     /// A tenant's endpoints.
@@ -84,6 +87,10 @@ pub(crate) struct Create {
     /// without any.
     #[arg(long = "types", value_name = "TYPE")]
     event_types: Vec<String>,
+    /// Deliver only what passes this filter on an event's content; or a file
+    /// that holds it.
+    #[arg(long, value_name = "FILE|JSON")]
+    filter: Option<String>,
     /// Your own name for it.
     #[arg(long, default_value = "", hide_default_value = true)]
     uid: String,
@@ -174,11 +181,9 @@ pub(super) fn encode(segment: &str) -> String {
 
 async fn create_one(create: Create) -> anyhow::Result<()> {
     let mut headers = serde_json::Map::new();
-    for header in &create.headers {
-        let (name, value) = header
-            .split_once(':')
-            .ok_or_else(|| WrongUse(format!("--header {header}: expected `name: value`")))?;
-        headers.insert(name.trim().to_owned(), value.trim().into());
+    for text in &create.headers {
+        let (name, value) = header(text)?;
+        headers.insert(name.to_owned(), value.into());
     }
     let mut body = json!({
         "url": create.url,
@@ -213,14 +218,13 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
     if let Some(file) = create.secret_file {
         body["secret"] = read_secret(&file)?.into();
     }
+    let body = match &create.filter {
+        Some(filter) => with_filter(&body, &json_or_file("--filter", filter)?)?,
+        None => body.to_string(),
+    };
     let mut client = Client::connect(&create.of.server).await?;
     let made = client
-        .call(
-            Method::POST,
-            &path(&create.of.tenant),
-            &[],
-            body.to_string().into(),
-        )
+        .call(Method::POST, &path(&create.of.tenant), &[], body.into())
         .await?;
     if create.of.json {
         out::line(format_args!("{made:#}"))?;

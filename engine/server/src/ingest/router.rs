@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
+use posthaste_core::content::View;
 use posthaste_core::delivery::{Closed, Delivery, Room, Ticket};
 use posthaste_core::event::EventError;
 use posthaste_core::limits::{BURIALS_MAX, MAILBOX_BATCH};
@@ -101,6 +102,14 @@ impl Router {
         };
         self.matched.clear();
         registry.matching(&event.tenant, &event.event_type, &mut self.matched);
+        let view = View {
+            event_type: &event.event_type,
+            headers: &record.headers,
+            body: &event.body,
+        };
+        if registry.sift(&event.tenant, &view, &mut self.matched) {
+            self.metrics.undecided.increment(1);
+        }
         let count = u32::try_from(self.matched.len()).expect("fewer than 2^32 endpoints");
         source.tracker.seen(offset, count);
         if count == 0 {

@@ -9,6 +9,7 @@ mod cli;
 mod dead;
 mod dev;
 mod embedded;
+mod filters;
 mod kafka;
 mod ordered;
 mod outage;

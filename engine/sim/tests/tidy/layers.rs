@@ -17,25 +17,34 @@ const fn layer(module: &'static str, may_use: &'static [&'static str]) -> Layer 
 }
 
 /// From the ground up: a module may use only what stands above it here.
-const CORE: [Layer; 25] = [
+const CORE: [Layer; 26] = [
     // Numbers, words and bounds, for everybody.
     layer("limits", &[]),
     layer("rng", &[]),
     layer("time", &[]),
     layer("id", &["rng", "time"]),
     // What comes in, where it goes, what an attempt came to. An endpoint holds
-    // patterns, so the filter stands below it, not above.
+    // patterns and a filter, so they stand below it, not above.
     layer("filter", &["limits"]),
+    layer("content", &["limits"]),
     layer("event", &["limits", "time"]),
     layer("outcome", &["limits", "time"]),
     // An endpoint names its scheme, and a scheme says why there was a retry.
     layer("signature", &["limits", "outcome", "time"]),
     layer(
         "endpoint",
-        &["event", "filter", "id", "limits", "signature", "time"],
+        &[
+            "content",
+            "event",
+            "filter",
+            "id",
+            "limits",
+            "signature",
+            "time",
+        ],
     ),
     layer("gate", &["id", "time"]),
-    layer("registry", &["endpoint", "filter", "gate", "id"]),
+    layer("registry", &["content", "endpoint", "filter", "gate", "id"]),
     // Leaves: what may be called.
     layer("wall", &["limits"]),
     layer("target", &["limits"]),

@@ -86,7 +86,8 @@ fn read_cause(name: &str) -> Result<proto::DeadCause, Problem> {
     })
 }
 
-fn read_time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+/// A UTC time, or how long before `now`. The error says what would be right.
+pub(in crate::api) fn read_time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     if let Some(time) = parse_rfc3339(text) {
         return Ok(time);
     }

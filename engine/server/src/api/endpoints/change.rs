@@ -14,9 +14,11 @@ use axum::response::{IntoResponse, Response};
 use posthaste_core::endpoint::Endpoint;
 use posthaste_core::event::check_tenant;
 use posthaste_core::id::EndpointId;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{NewEndpoint, Recovery, check_uid, filled, find, make, shown};
+use super::{NewEndpoint, Recovery, check_uid, filled, filter_of, find, make, shown};
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
@@ -40,6 +42,10 @@ pub async fn patch(
 ) -> Result<Response, Problem> {
     let mut patch: Map<String, Value> = read_json(&body)?;
     let based = based(&headers, Some(&mut patch))?;
+    let filter = match patch.remove("filter") {
+        Some(_) => Some(read_json::<Written>(&body)?.filter),
+        None => None,
+    };
     let patch = Value::Object(patch);
     let place = Place::new(&api, &tenant, &name, based);
     let changed = place
@@ -48,7 +54,8 @@ pub async fn patch(
             let mut settings = serde_json::to_value(settings)
                 .map_err(|error| Problem::malformed(error.to_string()))?;
             merge(&mut settings, &patch);
-            remade(&api, present, settings)
+            let filter = filter.clone().unwrap_or_else(|| filter_of(present));
+            remade(&api, present, settings, filter)
         })
         .await?;
     Ok((tag(&changed), Json(shown(&changed))).into_response())
@@ -65,6 +72,8 @@ pub async fn replace(
     check_tenant(&tenant)?;
     let mut settings: Map<String, Value> = read_json(&body)?;
     let based = based(&headers, Some(&mut settings))?;
+    settings.remove("filter");
+    let filter = read_json::<Written>(&body)?.filter;
     let by_id = name.parse::<EndpointId>().is_ok();
     if !by_id {
         let uid = settings.entry("uid").or_insert_with(|| name.clone().into());
@@ -76,11 +85,15 @@ pub async fn replace(
     let settings = Value::Object(settings);
     let is_new = !by_id && based.is_none() && find(&api, &tenant, &name).is_err();
     if is_new {
-        return make(&api, tenant, settings_of(settings)?, &caller).await;
+        let mut new = settings_of(settings)?;
+        new.filter = filter;
+        return make(&api, tenant, new, &caller).await;
     }
     let place = Place::new(&api, &tenant, &name, based);
     let changed = place
-        .change(&caller, |present| remade(&api, present, settings.clone()))
+        .change(&caller, |present| {
+            remade(&api, present, settings.clone(), filter.clone())
+        })
         .await?;
     Ok((tag(&changed), Json(shown(&changed))).into_response())
 }
@@ -123,6 +136,14 @@ pub async fn delete(
             deleted => return deleted.map(|()| StatusCode::NO_CONTENT).map_err(Into::into),
         }
     }
+}
+
+/// What of a body must stay as it is written: a number read into a [`Value`] is
+/// rounded.
+#[derive(Deserialize)]
+struct Written {
+    #[serde(default)]
+    filter: Option<Box<RawValue>>,
 }
 
 /// An endpoint to be changed, and the version a change is based on.
@@ -212,8 +233,14 @@ pub(in crate::api) fn based(
 }
 
 /// An endpoint with these settings instead of its own. Its secrets stay.
-fn remade(api: &Api, present: &Endpoint, settings: Value) -> Result<Endpoint, Problem> {
+fn remade(
+    api: &Api,
+    present: &Endpoint,
+    settings: Value,
+    filter: Option<Box<RawValue>>,
+) -> Result<Endpoint, Problem> {
     let mut new = settings_of(settings)?;
+    new.filter = filter;
     if new.secret.take().is_some() {
         let wanted = "it is not changed like this: expected none; `secrets/rotate` takes it";
         return Err(Problem::invalid("secret", wanted));
@@ -267,6 +294,7 @@ impl From<&Endpoint> for NewEndpoint {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
+            filter: None,
             secret: None,
             signing: Some(Signing::from(endpoint)),
             headers: headers.map(|h| (h.name.clone(), text(&h.value))).collect(),

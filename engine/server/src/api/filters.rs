@@ -1,0 +1,186 @@
+//! The filter lab: what a filter does with one event, and what it would have
+//! done with those of the last hours. Nothing is changed or delivered by it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use bytestring::ByteString;
+use posthaste_core::content::{Filter, View};
+use posthaste_core::event::{SYSTEM_TENANT, check_tenant};
+use posthaste_core::filter::TypePattern;
+use posthaste_core::limits::{
+    BACKTEST_BYTES_MAX, BACKTEST_SAMPLES_DEFAULT, BACKTEST_SAMPLES_MAX, BACKTEST_TIME_MAX,
+    BACKTESTS_MAX, EVENT_TYPES_MAX,
+};
+use posthaste_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::Api;
+use super::body::{Whole, read_json};
+use super::dead_letters::read_time;
+use super::problem::Problem;
+
+mod backtest;
+
+use backtest::{Budget, Range, Wanted};
+
+/// How far back a backtest begins that does not say so.
+const SINCE_DEFAULT: Duration = Duration::from_secs(3_600);
+
+/// A filter and an event for it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Evaluation {
+    filter: Box<RawValue>,
+    event: Sample,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sample {
+    #[serde(rename = "type", default)]
+    event_type: String,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    /// `null` without one.
+    #[serde(default)]
+    body: Option<Box<RawValue>>,
+}
+
+/// Whether it passes; if not, each condition that stands in the way.
+#[derive(Debug, Serialize)]
+struct Evaluated {
+    matched: bool,
+    failed: Vec<Failed>,
+}
+
+#[derive(Debug, Serialize)]
+struct Failed {
+    /// A JSON pointer into the filter.
+    place: String,
+    problem: String,
+}
+
+/// A filter and the events to try it on.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Backtest {
+    filter: Box<RawValue>,
+    tenant: Option<String>,
+    #[serde(default)]
+    event_types: Vec<String>,
+    /// A UTC time, or how long ago; an hour without it.
+    since: Option<String>,
+    /// Now without it.
+    until: Option<String>,
+    /// Events to show.
+    limit: Option<usize>,
+}
+
+/// Judges one event.
+pub async fn evaluate(Whole(body): Whole) -> Result<Response, Problem> {
+    let Evaluation { filter, event } = read_json(&body)?;
+    let filter = read_filter(&filter)?;
+    let headers = event.headers.into_iter();
+    let headers: Vec<_> = headers
+        .map(|(name, value)| (ByteString::from(name), Bytes::from(value)))
+        .collect();
+    let view = View {
+        event_type: &event.event_type,
+        headers: &headers,
+        body: event
+            .body
+            .as_deref()
+            .map_or("null", RawValue::get)
+            .as_bytes(),
+    };
+    let reasons = filter.explain(&view).into_iter();
+    let failed: Vec<_> = reasons
+        .map(|reason| Failed {
+            place: reason.place,
+            problem: reason.problem,
+        })
+        .collect();
+    let matched = failed.is_empty();
+    Ok(Json(Evaluated { matched, failed }).into_response())
+}
+
+/// Judges the events the source topics hold of some time.
+pub async fn backtest(
+    State(api): State<Arc<Api>>,
+    Whole(body): Whole,
+) -> Result<Response, Problem> {
+    let asked: Backtest = read_json(&body)?;
+    let now = api.clock.now();
+    let range = range(asked.since.as_deref(), asked.until.as_deref(), now)?;
+    let wanted = wanted(&asked)?;
+    let topics = match &wanted.tenant {
+        Some(tenant) if tenant == SYSTEM_TENANT => vec![api.config.topics.operational()],
+        _ => {
+            let names = api.config.ingest.topics.iter();
+            names.map(|name| ByteString::from(name.as_str())).collect()
+        }
+    };
+    let Ok(_turn) = api.backtests.try_acquire() else {
+        let busy = format!("{BACKTESTS_MAX} backtests run already: try again later");
+        return Err(Problem::unavailable(busy));
+    };
+    let budget = Budget {
+        bytes: BACKTEST_BYTES_MAX,
+        until: Instant::now() + BACKTEST_TIME_MAX,
+    };
+    let report = backtest::run(&*api.log, &api.decoder, &topics, range, &wanted, budget).await?;
+    Ok(Json(report).into_response())
+}
+
+fn read_filter(raw: &RawValue) -> Result<Filter, Problem> {
+    Filter::parse(raw.get()).map_err(|error| Problem::invalid("filter", error.to_string()))
+}
+
+fn range(since: Option<&str>, until: Option<&str>, now: Timestamp) -> Result<Range, Problem> {
+    let read = |param, text: Option<&str>, default| match text {
+        Some(text) => read_time(text, now).map_err(|problem| Problem::invalid(param, problem)),
+        None => Ok(default),
+    };
+    let ago = u64::try_from(SINCE_DEFAULT.as_millis()).unwrap_or(0);
+    let hour_ago = Timestamp::from_millis(now.as_millis().saturating_sub(ago));
+    let since = read("since", since, hour_ago)?;
+    let until = read("until", until, now)?.min(now);
+    if since >= until {
+        let wanted = "expected a time in the past, and before `until`";
+        return Err(Problem::invalid("since", wanted));
+    }
+    Ok(Range { since, until })
+}
+
+fn wanted(asked: &Backtest) -> Result<Wanted, Problem> {
+    if let Some(tenant) = &asked.tenant {
+        check_tenant(tenant)?;
+    }
+    let invalid = |problem: String| Problem::invalid("event_types", problem);
+    if asked.event_types.len() > EVENT_TYPES_MAX {
+        return Err(invalid(format!("at most {EVENT_TYPES_MAX} patterns")));
+    }
+    let patterns = asked.event_types.iter().map(|text| {
+        let pattern = text.parse::<TypePattern>();
+        pattern.map_err(|error| invalid(error.to_string()))
+    });
+    let samples = asked.limit.unwrap_or(BACKTEST_SAMPLES_DEFAULT);
+    if samples > BACKTEST_SAMPLES_MAX {
+        let most = format!("expected at most {BACKTEST_SAMPLES_MAX}");
+        return Err(Problem::invalid("limit", most));
+    }
+    Ok(Wanted {
+        filter: read_filter(&asked.filter)?,
+        tenant: asked.tenant.clone(),
+        event_types: patterns.collect::<Result<_, _>>()?,
+        samples,
+    })
+}
