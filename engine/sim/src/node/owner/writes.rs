@@ -177,7 +177,7 @@ impl Node {
             }
             Purpose::Move(partition, epoch, offset) => {
                 if let Some(owner) = self.owner(partition, epoch) {
-                    owner.moved(offset);
+                    owner.moved(offset, at);
                 }
                 partition
             }
