@@ -22,6 +22,7 @@
 //! held it cannot tell. Then it is made twice, and the receiver knows it by its
 //! `webhook-id`.
 
+pub mod caps;
 mod chunks;
 pub mod fold;
 pub mod hold;

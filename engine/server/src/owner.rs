@@ -351,7 +351,7 @@ impl OwnerRoom {
                         Done::Claimed(offset) => owner.claimed(offset),
                         Done::Buried(offset) => owner.buried(offset),
                         Done::RangeBuried(endpoint) => owner.range_buried(endpoint),
-                        Done::Moved(offset) => owner.moved(offset),
+                        Done::Moved(offset, to) => owner.moved(offset, to),
                         Done::Snapshot(part0) => owner.snapshot_written(part0, &mut actions),
                         _ => {}
                     }

@@ -8,12 +8,16 @@
 use std::collections::BTreeMap;
 
 use posthaste_core::delivery::{Delivery, Room};
+use posthaste_core::lane::fold::Fold;
 use posthaste_core::limits::{SHARD_IN_FLIGHT_MAX, SHARD_QUEUED_MAX, SOURCE_SPAN_MAX};
 use posthaste_core::outcome::{Outcome, Verdict};
 use posthaste_proto as proto;
-use posthaste_proto::Record as _;
+use posthaste_proto::{Record as _, RecordType};
 
+mod gates;
 mod lane;
+mod quick;
+mod retries;
 mod rules;
 mod sources;
 mod times;
@@ -35,6 +39,10 @@ pub struct Start<'a> {
     pub endpoint: usize,
     /// How far the node has read the endpoints table.
     pub table_next: u64,
+    /// … and when.
+    pub table_at_ms: u64,
+    /// Source partitions the node reads, of how many.
+    pub share: (u32, u32),
 }
 
 /// The checker's account of the world. It keeps the first violation.
@@ -53,6 +61,18 @@ pub struct Checker {
     /// Retry-After.
     ends: BTreeMap<(u64, u64), (u32, u64, u64)>,
     in_flight: Vec<Vec<u32>>,
+    /// … of first attempts.
+    direct: Vec<Vec<u32>>,
+    /// Ordering keys with an attempt in flight: node, assignment, endpoint, key.
+    lines: BTreeMap<(usize, u64, usize, u64), u64>,
+    gates: Vec<gates::Gate>,
+    /// When each owner read each command, by assignment and position.
+    commands_read: BTreeMap<(u64, u64), u64>,
+    quick: quick::Quick,
+    /// The gaps of each endpoint's retry policy, in seconds.
+    gaps: Vec<Vec<u64>>,
+    /// How much longer things may take where nodes and clocks stand still.
+    stands_ms: u64,
     /// The last commit of each assignment.
     commits: BTreeMap<u64, u64>,
     disrupted: bool,
@@ -74,6 +94,21 @@ impl Checker {
             expected: BTreeMap::new(),
             ends: BTreeMap::new(),
             in_flight: vec![vec![0; plan.endpoints.len()]; plan.nodes],
+            direct: vec![vec![0; plan.endpoints.len()]; plan.nodes],
+            lines: BTreeMap::new(),
+            gates: plan
+                .endpoints
+                .iter()
+                .map(|_| gates::Gate::default())
+                .collect(),
+            commands_read: BTreeMap::new(),
+            quick: quick::Quick::new(plan),
+            gaps: plan
+                .endpoints
+                .iter()
+                .map(|one| times::gaps(plan, one.policy))
+                .collect(),
+            stands_ms: quick::stands_ms(plan),
             commits: BTreeMap::new(),
             disrupted: false,
             attempts: 0,
@@ -112,6 +147,8 @@ impl Checker {
     /// A node died: what it had in flight goes on without it.
     pub fn died(&mut self, node: usize) {
         self.in_flight[node].fill(0);
+        self.direct[node].fill(0);
+        self.lines.retain(|(other, ..), _| *other != node);
         self.disrupted = true;
     }
 
@@ -143,36 +180,12 @@ impl Checker {
         }
     }
 
-    /// An owner hands a delivery out. `read_to`: how far it has read its
-    /// partition; `claim`: where its claim stands, once it knows.
-    pub fn handed_out(
-        &mut self,
-        (partition, offset): (usize, u64),
-        epoch: u64,
-        (read_to, claim): (u64, Option<u64>),
-        node_now: u64,
-    ) {
-        if claim.is_none_or(|claim| read_to <= claim) {
-            self.broken(
-                Rule::ClaimFirst,
-                format!("lane {partition}/{offset} before claim {claim:?}"),
-            );
-        }
-        match self.lanes[partition].hand_out(offset, read_to, node_now) {
-            Ok(number) => {
-                self.expected
-                    .insert((epoch, lane_key(partition, offset)), number);
-            }
-            Err((rule, found)) => self.broken(rule, format!("lane {partition}/{offset}: {found}")),
-        }
-    }
-
     /// An attempt begins.
     pub fn begins(&mut self, start: &Start<'_>) {
         self.attempts += 1;
         let delivery = start.delivery;
         let number = delivery.attempts + 1;
-        let key = Key::of(&delivery.event.origin, start.endpoint);
+        let key = self.key_of(delivery, start.endpoint);
         if let Err((rule, found)) = self.sources.begins(key, delivery, number, start.table_next) {
             self.broken(rule, found);
         }
@@ -192,7 +205,11 @@ impl Checker {
             if self.lanes[lane.0].is_settled(lane.1) {
                 self.seen.note(Seen::SettledWhileQueued);
             }
+            self.in_line(start, lane);
         }
+        self.through_gate(start);
+        self.within_share(start);
+        self.flies(start.endpoint, true, false);
         let limit = self.sources.limit(start.endpoint);
         let in_flight = &mut self.in_flight[start.node][start.endpoint];
         *in_flight += 1;
@@ -214,6 +231,10 @@ impl Checker {
             self.seen.note(Seen::RetryAfter);
         }
         let again = self.sources.answered(key, outcome.verdict, self.now_ms);
+        if outcome.verdict == Verdict::Delivered {
+            self.served(key);
+            self.backlog(key, false);
+        }
         if again.dead {
             self.seen.note(Seen::DeadThenDelivered);
         }
@@ -230,6 +251,8 @@ impl Checker {
     pub fn ended(&mut self, node: usize, endpoint: usize, delivery: &Delivery, end: Ended<'_>) {
         let in_flight = &mut self.in_flight[node][endpoint];
         *in_flight = in_flight.saturating_sub(1);
+        self.flies(endpoint, false, end.outcome.verdict == Verdict::Delivered);
+        self.leaves_line(node, endpoint, delivery);
         if delivery.ticket.room == Room::Owner && end.outcome.verdict != Verdict::Delivered {
             let lane = usize::try_from(delivery.ticket.slot).unwrap_or(usize::MAX);
             let place = (
@@ -242,85 +265,19 @@ impl Checker {
         }
     }
 
-    /// A shard writes a lane record.
-    pub fn lane_written(&mut self, record: &proto::Deliver, last: Option<&Outcome>, node_now: u64) {
-        // One that failed on our side does not count, and comes round again.
-        if record.reason() != proto::Reason::Retry || record.attempt == 0 {
-            return;
-        }
-        // What is gone is held: its owner disables the endpoint.
-        if last.is_some_and(|outcome| outcome.verdict == Verdict::Gone) {
-            if record.due_ms != 0 {
-                let found = format!("after 410 due at {}", record.due_ms);
-                self.broken(Rule::RetryTimes, found);
-            }
-            return;
-        }
-        let asked = last
-            .and_then(|outcome| outcome.retry_after)
-            .map_or(0, times::millis);
-        let due = times::Due {
-            number: record.attempt,
-            end_ms: (node_now, node_now),
-            due_ms: record.due_ms,
-            asked_ms: asked,
-            deadline_ms: record.deadline_ms,
-        };
-        if let Err(found) = due.check() {
-            self.broken(Rule::RetryTimes, found);
-        }
-    }
-
-    /// An owner writes facts. What it decided it decided between the end of the
-    /// attempt and now.
-    pub fn facts_written(
-        &mut self,
-        partition: usize,
-        epoch: u64,
-        progress: &proto::Progress,
-        node_now: u64,
-    ) {
-        // What is passed is a position up to which, not a delivery.
-        let passed = proto::progress::Kind::Passed;
-        let entries = progress.entries.iter();
-        for entry in entries.filter(|entry| entry.kind() != passed) {
-            let end = self
-                .ends
-                .remove(&(epoch, lane_key(partition, entry.offset)));
-            if entry.kind() != proto::progress::Kind::Retry {
-                continue;
-            }
-            let Some((number, end_ms, asked_ms)) = end else {
-                self.broken(
-                    Rule::FactsTrue,
-                    format!(
-                        "a retry fact about lane {partition}/{} without a failure",
-                        entry.offset
-                    ),
-                );
-                continue;
-            };
-            let due = times::Due {
-                number,
-                end_ms: (end_ms, node_now),
-                due_ms: entry.due_ms,
-                asked_ms,
-                deadline_ms: self.lanes[partition].deadline(entry.offset),
-            };
-            if number != entry.attempt {
-                self.broken(
-                    Rule::NumbersRise,
-                    format!("attempt {number} was told as {}", entry.attempt),
-                );
-            } else if let Err(found) = due.check() {
-                self.broken(Rule::RetryTimes, found);
-            }
-        }
-    }
-
     /// The lane holds a new record.
     pub fn lane_stored(&mut self, partition: usize, offset: u64, value: &bytes::Bytes) {
+        let held = lane::held_anew(value, &mut self.sources);
         let stored = self.lanes[partition].stored(offset, value, &mut self.sources);
+        if let Some(key) = held {
+            self.backlog(key, true);
+        }
+        if matches!(
+            RecordType::of(value),
+            Ok(RecordType::Deliver | RecordType::Progress)
+        ) {
+            self.tail_grows(partition, offset);
+        }
         for seen in stored.seen {
             self.seen.note(seen);
         }
@@ -351,23 +308,6 @@ impl Checker {
                 self.broken(Rule::DeadTrue, found);
             }
         }
-    }
-
-    /// A node wrote to the endpoints table.
-    pub fn table_stored(&mut self, value: &bytes::Bytes, offset: u64) {
-        // Else it is a gate.
-        let Ok(record) = proto::Endpoint::from_value(value) else {
-            return;
-        };
-        self.seen.note(Seen::AutoDisabled);
-        let endpoint = sources::endpoint_number(&record.id).unwrap_or(usize::MAX);
-        let reason = record.disabled_reason.as_str();
-        if !record.disabled || !self.sources.may_disable(endpoint, reason, self.now_ms) {
-            let found = format!("endpoint {endpoint} is written as disabled: `{reason}`");
-            self.broken(Rule::FactsTrue, found);
-        }
-        let disabled = crate::plan::ChangeKind::Disable;
-        self.sources.changed(endpoint, disabled, offset);
     }
 
     /// A node commits; `live`: under an assignment it has.
@@ -415,6 +355,7 @@ impl Checker {
         (at, metadata): (u64, &str),
         records: &[(u64, bytes::Bytes)],
     ) {
+        self.tail_cut(partition, at);
         if let Err((rule, found)) = self.lanes[partition].resumes(at, metadata, records) {
             self.broken(rule, format!("lane {partition}: {found}"));
         }
@@ -428,6 +369,14 @@ impl Checker {
                 Rule::Budgets,
                 format!("{queued} queued, {in_flight} in flight in one shard"),
             );
+        }
+    }
+
+    /// Bytes of bodies at hand in one node, and how many it may have.
+    pub fn bodies(&mut self, bytes: usize, most: usize) {
+        if bytes > most {
+            let found = format!("{bytes} bytes of bodies at hand, of {most}");
+            self.broken(Rule::Budgets, found);
         }
     }
 
@@ -450,8 +399,14 @@ impl Checker {
     }
 
     /// Compares a lane partition's account with the core's fold of its records.
-    pub fn compare(&mut self, partition: usize, records: &[(u64, bytes::Bytes)]) {
-        if let Err((rule, found)) = self.lanes[partition].compare(records) {
+    /// `read`: how a node is told of a record.
+    pub fn compare(
+        &mut self,
+        partition: usize,
+        records: &[(u64, bytes::Bytes)],
+        read: impl Fn(&Fold, u64, &bytes::Bytes) -> bytes::Bytes,
+    ) {
+        if let Err((rule, found)) = self.lanes[partition].compare(records, read) {
             self.broken(rule, format!("lane {partition}: {found}"));
         }
     }

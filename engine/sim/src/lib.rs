@@ -7,11 +7,20 @@
 //!      nodes (the real Shard, Owner, Tracker, Table) - log - group - receivers
 //! ```
 //!
-//! Not simulated: commands and redrives, ordered and FIFO endpoints, operational
-//! events beyond their count, retention (the log keeps everything, so a fold from
-//! its start is always possible), and commit metadata too short for a snapshot's
-//! place. Worlds are too small for timers over the caps (a moved record) and for
-//! snapshots of more than one part.
+//! Not simulated: operational events beyond their count, commit metadata too
+//! short for a snapshot's place, and retention (the log keeps everything, so a
+//! fold from its start is always possible): that the log no longer has what is
+//! to be read is the log's own error, and ends the process. Ordering keys are put
+//! on lane records here, since events carry none yet. Worlds are too small for
+//! the core's own caps on timers and snapshot parts: those of some plans are
+//! smaller.
+//!
+//! Not checked here: K18, that signatures verify with a secret that is live. The
+//! core only says when a secret is; what is signed, and with which, is the
+//! server's sender, and its tests. K15 holds where an owner hands out; what waits
+//! in a shard by then may begin within the longest wait there, and so it is with
+//! an operator's pause (K14). K22 and K24 are checked in calm worlds, where only
+//! receivers are sick.
 //!
 //! Real are the state machines of `posthaste-core` and what they write. The log,
 //! the group coordinator, the receivers, the clock and the processes are

@@ -2,7 +2,7 @@
 //! go first, then events, then nodes.
 
 use crate::checker::{Rule, Violation};
-use crate::plan::{LogFaults, Plan, Script};
+use crate::plan::{Caps, LogFaults, OperationKind, Plan, Script};
 use crate::plant::Plant;
 use crate::world::run;
 
@@ -87,6 +87,17 @@ impl Search {
                 plan.changes.remove(place);
             });
         }
+        self.attempt(|plan| plan.operations.clear());
+        for place in (0..self.plan.operations.len()).rev() {
+            // One that is paused for ever settles nothing.
+            if self.plan.operations[place].kind != OperationKind::Resume {
+                self.attempt(|plan| {
+                    plan.operations.remove(place);
+                });
+            }
+        }
+        self.attempt(|plan| plan.caps = Caps::default());
+        self.attempt(|plan| plan.shares = false);
         let calm = LogFaults::default();
         self.attempt(|plan| plan.log = calm);
         self.attempt(|plan| plan.log.fail_permille = 0);
@@ -105,6 +116,9 @@ impl Search {
         for place in 0..self.plan.endpoints.len().min(40) {
             self.attempt(|plan| heal(&mut plan.endpoints[place..=place]));
             self.attempt(|plan| plan.endpoints[place].owned = false);
+            self.attempt(|plan| plan.endpoints[place].ordered = false);
+            self.attempt(|plan| plan.endpoints[place].fifo = false);
+            self.attempt(|plan| plan.endpoints[place].policy = 0);
         }
     }
 
@@ -115,7 +129,10 @@ impl Search {
         // From the end: what stays keeps its number.
         loop {
             let half = self.plan.endpoints.len().div_ceil(2);
-            let fits = |plan: &Plan| plan.changes.iter().all(|one| one.endpoint < half);
+            let fits = |plan: &Plan| {
+                plan.changes.iter().all(|one| one.endpoint < half)
+                    && plan.operations.iter().all(|one| one.endpoint < half)
+            };
             let smaller = half < self.plan.endpoints.len() && fits(&self.plan);
             if !smaller || !self.attempt(|plan| plan.endpoints.truncate(half)) {
                 break;

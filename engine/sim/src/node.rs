@@ -15,7 +15,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use posthaste_core::id::EndpointId;
 use posthaste_core::lane::fold::Owed;
-use posthaste_core::limits::STANDARD_POLICY;
 use posthaste_core::registry::{EndpointIx, Registry, Table, table_key};
 use posthaste_core::retry::Policies;
 use posthaste_core::shard::Append;
@@ -26,6 +25,7 @@ use posthaste_proto::Record as _;
 mod consumer;
 mod dispatch;
 mod ingest;
+mod lines;
 mod owner;
 
 use crate::group::{CommitEnd, GroupId, Order, Seat};
@@ -36,7 +36,9 @@ use crate::seen::Seen;
 use crate::world::{Answer, Arrival, Outside};
 use consumer::Lease;
 use dispatch::Desk;
+pub(crate) use ingest::DEAD_PARTITIONS;
 use ingest::Source;
+pub(crate) use lines::{as_read, order_of};
 use owner::Part;
 
 /// Positions are committed so often, as in the server.
@@ -83,6 +85,8 @@ pub enum Happening {
     Read(usize, u64, u64, Owed),
     /// The log answered a read of what an endpoint holds.
     Page(usize, u64, EndpointId, std::ops::Range<u64>),
+    /// Its clock jumped.
+    Jumped,
     /// Time to commit.
     CommitTick,
     /// Time to look whether revoked partitions, or the node, are done.
@@ -120,6 +124,8 @@ pub struct Node {
     seat: Option<Seat>,
     table: Table,
     table_next: u64,
+    /// When it was read on last.
+    table_at_ms: u64,
     registry: Arc<Registry>,
     leases: BTreeMap<(GroupId, usize), Lease>,
     sources: Vec<Option<Source>>,
@@ -186,10 +192,12 @@ pub fn endpoint_record(plan: &Plan, number: usize, change: Option<ChangeKind>) -
             Some(ChangeKind::Limit(limit)) => limit,
             _ => planned.max_in_flight,
         },
-        retry_policy: STANDARD_POLICY.to_owned(),
+        retry_policy: lines::policy_name(planned.policy),
         disabled: change == Some(ChangeKind::Disable),
         created_at_ms: START_MS,
         owned: planned.owned,
+        ordered: planned.ordered,
+        fifo: planned.fifo,
         ..Default::default()
     };
     (key, record.to_value())
@@ -211,12 +219,13 @@ impl Node {
             seat: None,
             table: Table::default(),
             table_next: 0,
+            table_at_ms: 0,
             registry: Arc::default(),
             leases: BTreeMap::new(),
             sources: Vec::new(),
             parts: BTreeMap::new(),
             bodies_left: plan.bodies_max,
-            policies: Arc::default(),
+            policies: lines::policies(plan),
             desks: Vec::new(),
             matched: Vec::new(),
             metadata_max: posthaste_core::limits::COMMIT_METADATA_MAX,
@@ -249,7 +258,12 @@ impl Node {
 
     /// The node's clock.
     fn clock(&self, out: &Outside) -> Timestamp {
-        Timestamp::from_millis(out.now_ms.saturating_add_signed(self.skew_ms))
+        Timestamp::from_millis(out.now_ms.saturating_add_signed(self.ahead_ms(out)))
+    }
+
+    /// How far its clock is ahead.
+    fn ahead_ms(&self, out: &Outside) -> i64 {
+        self.skew_ms + out.reach[self.id].jumped_ms
     }
 
     /// Something happens.
@@ -280,6 +294,7 @@ impl Node {
             Happening::Page(partition, epoch, endpoint, range) => {
                 self.page((partition, epoch), endpoint, range, out);
             }
+            Happening::Jumped => self.jumped(out),
             Happening::CommitTick => self.commit_tick(out),
             Happening::Check => self.check_stopping(out),
         }
@@ -311,13 +326,16 @@ impl Node {
         }
         let (records, next) = out.log.read(table, self.table_next, 500);
         for record in records {
-            if let Value::Bytes(value) = &record.value {
-                let read = self.table.apply(&record.key, value);
+            if let Value::Bytes(value) = &record.value
+                && let Some(value) = lines::table_read(out.plant, &record.key, value)
+            {
+                let read = self.table.apply(&record.key, &value);
                 assert!(read.is_ok(), "the table is well formed: {read:?}");
             }
         }
         let moved = next > self.table_next;
         self.table_next = next;
+        self.table_at_ms = out.now_ms;
         if moved {
             let first = self.registry.is_empty();
             self.registry = self.table.snapshot();
@@ -429,6 +447,7 @@ impl Happening {
             Self::Check => 16,
             Self::Open(..) => 17,
             Self::Page(..) => 18,
+            Self::Jumped => 19,
         }
     }
 }

@@ -8,6 +8,10 @@
 use posthaste_core::rng::Rng;
 use serde::{Deserialize, Serialize};
 
+mod operations;
+
+pub use operations::{Caps, Operation, OperationKind};
+
 /// Virtual time begins here, in milliseconds since the Unix epoch.
 pub const START_MS: u64 = 1_700_000_000_000;
 const HOUR_MS: u64 = 3_600_000;
@@ -57,6 +61,14 @@ pub struct Plan {
     pub incidents: Vec<Incident>,
     /// What happens to endpoints.
     pub changes: Vec<Change>,
+    /// What operators do.
+    pub operations: Vec<Operation>,
+    /// Retry policies beside the standard one: gaps in seconds.
+    pub policies: Vec<Vec<u64>>,
+    /// First attempts keep to the node's part of a limit.
+    pub shares: bool,
+    /// How much a lane partition may have.
+    pub caps: Caps,
 }
 
 /// How the log misbehaves, while faults last.
@@ -91,6 +103,14 @@ pub struct Endpoint {
     pub max_in_flight: u32,
     /// Every delivery goes through the lane.
     pub owned: bool,
+    /// One attempt at a time per ordering key.
+    pub ordered: bool,
+    /// So many ordering keys; 0 for one line.
+    pub keys: u64,
+    /// First attempts wait until the backlog is delivered.
+    pub fifo: bool,
+    /// The standard retry policy, or the one of that number, from 1.
+    pub policy: usize,
     /// How its receiver behaves.
     pub script: Script,
 }
@@ -132,6 +152,10 @@ pub enum Script {
     Limited(u64, u32),
     /// Answers 410 from then on.
     Gone(u64),
+    /// Refuses connections until then, and takes everything within so long after.
+    Back(u64, u64),
+    /// From then on answers this status to the first ordering key.
+    BadKey(u64, u16),
     /// Refuses connections for ever.
     Dead,
 }
@@ -164,6 +188,8 @@ pub enum IncidentKind {
     Outage(u64),
     /// The same, and the groups' offsets are gone by then.
     Amnesia(u64),
+    /// Its clock goes forward or back by so many milliseconds.
+    Jump(i64),
 }
 
 /// Something that happens to an endpoint.
@@ -215,6 +241,10 @@ impl Default for Plan {
             endpoints: vec![Endpoint::default()],
             incidents: Vec::new(),
             changes: Vec::new(),
+            operations: Vec::new(),
+            policies: Vec::new(),
+            shares: false,
+            caps: Caps::default(),
         }
     }
 }
@@ -240,6 +270,10 @@ impl Default for Endpoint {
             wants: Wants::All,
             max_in_flight: 10,
             owned: false,
+            ordered: false,
+            keys: 0,
+            fifo: false,
+            policy: 0,
             script: Script::Healthy(20),
         }
     }
@@ -283,6 +317,7 @@ impl Plan {
         plan.events = usize::try_from(events.clamp(4, 10_000)).unwrap_or(4);
         plan.draw_incidents(r);
         plan.draw_changes(r);
+        plan.draw_more();
         plan
     }
 
@@ -358,6 +393,7 @@ impl Incident {
                 | IncidentKind::Outage(ms)
                 | IncidentKind::Amnesia(ms) => ms,
                 IncidentKind::Drain(ms) => ms + 30_000,
+                IncidentKind::Jump(_) => 0,
             }
     }
 }
@@ -394,6 +430,7 @@ impl Endpoint {
             max_in_flight: pick(r, &[1, 2, 10, 10, 64]),
             owned: r.below(100) < owned_percent,
             script,
+            ..Self::default()
         }
     }
 }

@@ -82,11 +82,39 @@ pub enum Plant {
     ForgetSnapshot,
     /// A snapshot is committed before the log has acknowledged its parts.
     CommitBeforeParts,
+    /// A timer over the caps is told as moved, and is not.
+    DropMoves,
+    /// Bodies are kept whatever the budget says.
+    KeepAllBodies,
+    /// A retry fact adds an attempt to those known, instead of saying how many
+    /// they are.
+    FactsAdd,
+    /// Commands are passed over.
+    LoseCommands,
+    /// A command that stands twice takes effect twice.
+    CommandsTwice,
+    /// Deliveries of one ordering key are handed out without waiting for each
+    /// other.
+    IgnoreKeys,
+    /// A gate that is closed is opened at once.
+    OpenGates,
+    /// Shards never hear of gates.
+    IgnoreGates,
+    /// First attempts have the whole limit, whatever part the node reads.
+    IgnoreShare,
+    /// One attempt at a time in a shard.
+    OneAtATime,
+    /// Every endpoint has one attempt at a time.
+    Narrow,
+    /// Reports reach owners every two seconds.
+    SlowReports,
+    /// Snapshots are never written.
+    NoSnapshots,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 51] = [
         Self::CloseOnFailedAppend,
         Self::CloseBeforeAck,
         Self::CommitHighest,
@@ -125,5 +153,18 @@ impl Plant {
         Self::ResumeAtSnapshot,
         Self::ForgetSnapshot,
         Self::CommitBeforeParts,
+        Self::DropMoves,
+        Self::KeepAllBodies,
+        Self::FactsAdd,
+        Self::LoseCommands,
+        Self::CommandsTwice,
+        Self::IgnoreKeys,
+        Self::OpenGates,
+        Self::IgnoreGates,
+        Self::IgnoreShare,
+        Self::OneAtATime,
+        Self::Narrow,
+        Self::SlowReports,
+        Self::NoSnapshots,
     ];
 }

@@ -35,8 +35,9 @@ impl Receiver {
         }
     }
 
-    /// Answers an attempt that begins at `now_ms`. `healed`: faults are over.
-    pub fn answer(&mut self, now_ms: u64, healed: bool, rng: &mut Rng) -> Reply {
+    /// Answers an attempt that begins at `now_ms`. `healed`: faults are over;
+    /// `first`: it has the first ordering key.
+    pub fn answer(&mut self, now_ms: u64, healed: bool, first: bool, rng: &mut Rng) -> Reply {
         let since = now_ms.saturating_sub(START_MS);
         let quick = 1 + rng.below(20);
         let script = self.script;
@@ -44,6 +45,8 @@ impl Receiver {
             Script::Gone(from) if since >= from => status(410, None, quick, now_ms),
             Script::Dead => failed(Cause::ConnectionRefused, quick),
             Script::Healthy(ms) => status(200, None, 1 + rng.below(ms.max(1)), now_ms),
+            Script::Back(until, _) if since < until => failed(Cause::ConnectionRefused, quick),
+            Script::Back(_, ms) => status(200, None, ms, now_ms),
             _ if healed => status(200, None, quick, now_ms),
             Script::Slow(ms) => status(200, None, ms / 2 + rng.below(ms), now_ms).in_time(),
             Script::Flaky(percent, bad) => {
@@ -67,7 +70,9 @@ impl Receiver {
                 let asked = (retry_after > 0).then_some(text.as_str());
                 status(429, asked, quick, now_ms)
             }
+            Script::BadKey(from, bad) if first && since >= from => status(bad, None, quick, now_ms),
             Script::Gone(_)
+            | Script::BadKey(..)
             | Script::Down(..)
             | Script::Hang(..)
             | Script::ResetAfter(_)
@@ -128,7 +133,7 @@ mod tests {
     use super::*;
 
     fn answer(script: Script, since: u64, healed: bool) -> Reply {
-        Receiver::new(script).answer(START_MS + since, healed, &mut Rng::new(1))
+        Receiver::new(script).answer(START_MS + since, healed, true, &mut Rng::new(1))
     }
 
     #[test]
@@ -142,6 +147,7 @@ mod tests {
             (Script::Limited(0, 3), 1),
             (Script::Flaky(100, 500), 0),
             (Script::ResetAfter(100), 0),
+            (Script::BadKey(5, 500), 5),
         ] {
             assert!(!delivered(answer(script, bad_at, false)), "{script:?}");
             assert!(delivered(answer(script, bad_at, true)), "{script:?}");
@@ -152,6 +158,8 @@ mod tests {
             Verdict::Gone
         );
         assert!(!delivered(answer(Script::Dead, 0, true)));
+        assert!(!delivered(answer(Script::Back(5, 50), 4, true)));
+        assert_eq!(answer(Script::Back(5, 50), 5, false).after_ms, 50);
         let reset = answer(Script::ResetAfter(100), 0, false);
         assert!(reset.taken && !delivered(reset));
         let asked = answer(Script::Limited(0, 3), 0, false).outcome.retry_after;

@@ -66,10 +66,23 @@ pub enum Seen {
     SettledWhileQueued,
     Duplicate,
     DeadThenDelivered,
+    Parked,
+    FifoOpened,
+    Moved,
+    Redriven,
+    Commanded,
+    Hastened,
+    Probed,
+    CommandRepeated,
+    PausedByOperator,
+    Jumped,
+    SnapshotInParts,
+    ServedQuickly,
+    CaughtUp,
 }
 
 /// Every situation and what it is.
-pub const ALL: [(Seen, &str); 61] = [
+pub const ALL: [(Seen, &str); 74] = [
     (Seen::AppendFailed, "an append was refused"),
     (
         Seen::AppendUnknown,
@@ -197,6 +210,31 @@ pub const ALL: [(Seen, &str); 61] = [
         Seen::DeadThenDelivered,
         "a delivery that was given up arrived all the same",
     ),
+    (
+        Seen::Parked,
+        "a delivery waited as a timer behind the failing head of its key",
+    ),
+    (
+        Seen::FifoOpened,
+        "a fifo endpoint's gate opened after its backlog was drained",
+    ),
+    (Seen::Moved, "a timer over the caps was moved"),
+    (Seen::Redriven, "a dead letter was delivered again"),
+    (Seen::Commanded, "a command cancelled deliveries"),
+    (Seen::Hastened, "a command made timers fall due"),
+    (Seen::Probed, "a command let one attempt out"),
+    (Seen::CommandRepeated, "a command stood twice"),
+    (Seen::PausedByOperator, "an operator paused an endpoint"),
+    (Seen::Jumped, "a clock jumped"),
+    (
+        Seen::SnapshotInParts,
+        "a successor loaded a snapshot of several parts",
+    ),
+    (
+        Seen::ServedQuickly,
+        "healthy endpoints were served in a calm world",
+    ),
+    (Seen::CaughtUp, "an endpoint that was down caught up"),
 ];
 
 /// How often each was reached.

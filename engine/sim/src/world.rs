@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use posthaste_core::event::{Event as CoreEvent, JSON, Origin};
+use posthaste_core::lane::fold::Fold;
 use posthaste_core::rng::Rng;
 use posthaste_core::time::Timestamp;
 
 mod incidents;
+mod operations;
 mod outside;
 
 use crate::checker::{Key, Rule, Violation};
 use crate::group::{CommitEnd, GroupId, Seat};
 use crate::log::{NewRecord, Topic, Value};
-use crate::node::{Happening, Node, Purpose, endpoint_record};
+use crate::node::{Happening, Node, Purpose, as_read, endpoint_record, order_of};
 use crate::plan::{Plan, START_MS, below};
 use crate::plant::Plant;
 use crate::receiver::Reply;
@@ -38,6 +40,10 @@ pub enum Event {
     Change(usize),
     /// This incident strikes.
     Incident(usize),
+    /// An operator does this.
+    Operate(usize),
+    /// An operator who heard no answer asks again.
+    Again(Vec<NewRecord>),
     /// Nothing new goes wrong from here on.
     Healed,
     /// A node starts.
@@ -138,6 +144,7 @@ pub struct World {
     pub(crate) out: Outside,
     pub(crate) nodes: Vec<Node>,
     publish: Rng,
+    operate: Rng,
 }
 
 /// Runs a plan, with a planted bug or without.
@@ -150,6 +157,7 @@ impl World {
         let nodes = (0..plan.nodes).map(|id| Node::new(id, &plan)).collect();
         let mut world = Self {
             publish: Rng::new(plan.seed ^ 0x009a_b115),
+            operate: Rng::new(plan.seed ^ 0x000b_e7a7),
             out: Outside::new(plan, plant),
             nodes,
         };
@@ -174,11 +182,14 @@ impl World {
         for (number, incident) in out.plan.incidents.clone().iter().enumerate() {
             out.at(START_MS + incident.at_ms, Event::Incident(number));
         }
+        for (number, operation) in out.plan.operations.clone().iter().enumerate() {
+            out.at(START_MS + operation.at_ms, Event::Operate(number));
+        }
         out.at(out.plan.faults_end_ms(), Event::Healed);
     }
 
     fn run(mut self) -> Verdict {
-        let horizon = self.out.plan.faults_end_ms() + SETTLE_MS;
+        let horizon = self.out.plan.last_ms() + SETTLE_MS;
         while let Some((at_ms, event)) = self.out.next() {
             if at_ms > horizon || self.out.trace.steps() > STEPS_MAX {
                 self.out
@@ -208,7 +219,12 @@ impl World {
             Event::Publish(first) => self.publish(first),
             Event::Change(number) => self.change(number),
             Event::Incident(number) => self.incident(number),
-            Event::Healed => self.out.healed = true,
+            Event::Operate(number) => self.operate(number),
+            Event::Again(records) => self.again(&records),
+            Event::Healed => {
+                self.out.healed = true;
+                self.out.check.healed();
+            }
             Event::Start(node) => self.start(node),
             Event::Forget => self.forget(),
             Event::Arrive(arrival) => self.arrive(arrival),
@@ -289,10 +305,15 @@ impl World {
                     timestamp: Timestamp::from_millis(now_ms),
                 },
             });
+            let plan = &self.out.plan;
+            let first = |endpoint| {
+                let key = Key::of(&event.origin, endpoint);
+                order_of(plan, key) == Some(0)
+            };
+            let shared = Arc::clone(&event);
             self.out
                 .check
-                .sources
-                .published(partition, Arc::clone(&event), tenant, kind);
+                .published(partition, shared, (tenant, kind), first);
             self.out.put(at, Bytes::new(), Value::Event(event));
         }
         if gap {
@@ -459,7 +480,11 @@ impl World {
     fn compare_folds(&mut self) {
         for partition in 0..self.out.plan.lane_partitions {
             let records = self.out.log.lane(partition, 0);
-            self.out.check.compare(partition, &records);
+            let plant = self.out.plant;
+            let read = |fold: &Fold, offset, value: &Bytes| as_read(plant, fold, offset, value);
+            self.out.check.compare(partition, &records, read);
+            let late = self.out.group(GroupId::Owner).is_late(partition);
+            self.out.check.tails_end(partition, late);
         }
     }
 }

@@ -47,6 +47,9 @@ pub enum Fact {
     Retry(u64, Owed),
     /// The fold knew as much already.
     Absorbed(u64),
+    /// It was moved, but where it stands again it is settled already: it stays
+    /// owed here.
+    Kept(u64),
     /// Nothing of the endpoint is held any longer below this offset, so many for
     /// this reason alone.
     Passed(u64, EndpointId, u64),
@@ -186,7 +189,8 @@ impl Fold {
         let held_by = bytes16(&entry.endpoint_id).ok().map(EndpointId::from_bytes);
         match entry.kind() {
             Kind::Retry => self.retry(entry, held_by),
-            Kind::Done | Kind::Dead | Kind::Cancelled | Kind::Expired | Kind::Moved => {
+            Kind::Moved => self.moved(entry),
+            Kind::Done | Kind::Dead | Kind::Cancelled | Kind::Expired => {
                 let settled = self
                     .settle_timer(offset)
                     .or_else(|| held_by.filter(|endpoint| self.take_held(*endpoint, offset)));
@@ -240,6 +244,24 @@ impl Fold {
             self.orders.insert(offset, entry.order);
         }
         Fact::Retry(offset, owed)
+    }
+
+    /// A second copy that fails is settled while the first one's timer stands,
+    /// which is left to settle the delivery. The fact that it was moved can come
+    /// after that: then nothing else of it is owed.
+    fn moved(&mut self, entry: &Entry) -> Fact {
+        let offset = entry.offset;
+        let Some(owed) = self.timers.get(offset) else {
+            return Fact::Absorbed(offset);
+        };
+        let hold = self.hold_of(owed.endpoint);
+        let stands = hold.is_some_and(|hold| hold.contains(entry.moved_to));
+        // An older version does not say where.
+        if entry.moved_to > 0 && !stands {
+            return Fact::Kept(offset);
+        }
+        self.settle_timer(offset);
+        Fact::Settled(offset, owed.endpoint)
     }
 
     fn settle_timer(&mut self, offset: u64) -> Option<EndpointId> {

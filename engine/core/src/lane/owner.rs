@@ -24,6 +24,7 @@ use posthaste_proto as proto;
 use posthaste_proto::RecordError;
 use proto::progress::Entry;
 
+use super::caps::Caps;
 use super::fold::{Change, Fact, Fold, Head, Owed};
 use super::settings::{Endpoints, Standing};
 use super::snapshot::Loaded;
@@ -95,7 +96,7 @@ pub enum Action {
     },
     /// Append the record at this offset again, with these attempts, no due time
     /// and the reason `moved`; when the log has acknowledged it, call
-    /// [`Owner::moved`].
+    /// [`Owner::moved`] with its new offset.
     Move {
         /// Of the `Deliver` record.
         offset: u64,
@@ -230,6 +231,7 @@ pub struct Owner {
     readers: VecDeque<EndpointId>,
     moves: usize,
     snapshots: Snapshots,
+    caps: Caps,
     policies: Arc<Policies>,
     rng: Rng,
     draining: bool,
@@ -272,6 +274,7 @@ impl Owner {
             readers: VecDeque::new(),
             moves: 0,
             snapshots: Snapshots::default(),
+            caps: Caps::default(),
             policies,
             rng,
             draining: false,
@@ -281,6 +284,11 @@ impl Owner {
             owner.lines.insert(endpoint, line);
         }
         owner
+    }
+
+    /// The partition may have no more than this from here on.
+    pub fn set_caps(&mut self, caps: Caps) {
+        self.caps = caps;
     }
 
     /// The endpoints changed: whose settings did is looked at.

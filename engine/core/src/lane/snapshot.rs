@@ -22,7 +22,7 @@ use posthaste_proto::{Message as _, Record as _, RecordError};
 use super::fold::{Fold, bytes16};
 use super::hold::{CHUNK, Hold};
 use crate::id::{DeliveryId, EndpointId};
-use crate::limits::{SNAPSHOT_PART_BYTES_MAX, SNAPSHOT_PARTS_MAX, SNAPSHOT_RUNS_MAX};
+use crate::limits::{SNAPSHOT_PARTS_MAX, SNAPSHOT_RUNS_MAX};
 use crate::time::Timestamp;
 use crate::timers::Owed;
 
@@ -141,13 +141,15 @@ impl Assembly {
     }
 }
 
-/// The parts of a snapshot.
+/// The parts of a snapshot, each of at most so many bytes unless one item is
+/// longer.
 pub(super) fn write(
     fold: &Fold,
     owner_epoch: u64,
     standings: Vec<(EndpointId, proto::snapshot::Standing)>,
+    part_bytes: usize,
 ) -> Vec<Bytes> {
-    let mut writer = Writer::new(owner_epoch, fold.next());
+    let mut writer = Writer::new(owner_epoch, fold.next(), part_bytes);
     for (offset, owed) in fold.iter() {
         writer.timer(offset, owed, fold.order(offset));
     }
@@ -168,11 +170,12 @@ struct Writer {
     full: Vec<proto::Snapshot>,
     part: proto::Snapshot,
     bytes: usize,
+    bytes_max: usize,
     places: BTreeMap<EndpointId, u32>,
 }
 
 impl Writer {
-    fn new(owner_epoch: u64, upto: u64) -> Self {
+    fn new(owner_epoch: u64, upto: u64, bytes_max: usize) -> Self {
         Self {
             full: Vec::new(),
             part: proto::Snapshot {
@@ -181,6 +184,7 @@ impl Writer {
                 ..Default::default()
             },
             bytes: 0,
+            bytes_max,
             places: BTreeMap::new(),
         }
     }
@@ -188,7 +192,7 @@ impl Writer {
     /// Begins a new part where an item of so many bytes has no room.
     fn room(&mut self, bytes: usize) {
         self.bytes += bytes + ITEM_BYTES;
-        if self.bytes <= SNAPSHOT_PART_BYTES_MAX {
+        if self.bytes <= self.bytes_max {
             return;
         }
         let fresh = proto::Snapshot {

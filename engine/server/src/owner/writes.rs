@@ -58,8 +58,8 @@ pub(super) enum Done {
     /// The dead letter of this offset is.
     Buried(Offset),
     RangeBuried(EndpointId),
-    /// The record of this offset stands further on as well.
-    Moved(Offset),
+    /// The record of the first offset stands at the second as well.
+    Moved(Offset, Offset),
     /// A delivery's record, `None` when it could not be read just now.
     Read(Offset, Owed, Option<Box<proto::Deliver>>),
     /// A part of the lane for an endpoint, and what comes next.
@@ -288,8 +288,8 @@ impl Writer {
             record.attempt = owed.attempts;
             record.due_ms = 0;
             record.reason = proto::Reason::Moved.into();
-            this.append(place, record.to_value()).await;
-            Done::Moved(offset)
+            let to = this.append(place, record.to_value()).await;
+            Done::Moved(offset, to)
         })
     }
 

@@ -10,6 +10,10 @@ use posthaste_proto as proto;
 use posthaste_proto::progress::Kind;
 use posthaste_proto::{Record as _, RecordType};
 
+mod lines;
+
+pub(super) use lines::held_anew;
+
 use super::Rule;
 use super::sources::{Broken, Key, Sources, endpoint_number};
 use crate::seen::Seen;
@@ -25,6 +29,10 @@ struct Owed {
     settled: Option<u64>,
     /// It was once held: its record names no time.
     was_held: bool,
+    /// Its ordering key, 0 without one.
+    order: u64,
+    /// A command settled it.
+    commanded: bool,
 }
 
 /// One lane partition.
@@ -38,6 +46,10 @@ pub struct Lane {
     /// Of what waits for a time.
     by_key: BTreeMap<Key, u64>,
     claims: BTreeSet<u64>,
+    /// Commands that took effect.
+    commands: BTreeSet<Bytes>,
+    /// What is owed of each endpoint's ordering key, and where it began.
+    lines: BTreeMap<(usize, u64), lines::Line>,
     /// Deliveries that stand again behind the lane's end of then.
     moved: BTreeSet<Key>,
 }
@@ -84,7 +96,11 @@ impl Lane {
         };
         if let Some(settled) = one.settled.filter(|&at| at < read_to) {
             let found = format!("was settled at {settled}, read is {read_to}");
-            return Err((Rule::NothingAfterSettle, found));
+            let rule = match one.commanded {
+                true => Rule::CommandsHold,
+                false => Rule::NothingAfterSettle,
+            };
+            return Err((rule, found));
         }
         let read = one.versions.iter().take_while(|(at, ..)| *at < read_to);
         let Some(&(_, attempts, due_ms)) = read.last() else {
@@ -122,6 +138,10 @@ impl Lane {
             Ok(RecordType::Claim) => {
                 self.claims.insert(offset);
             }
+            Ok(RecordType::Command) => match proto::Command::from_value(value) {
+                Ok(record) => self.command(offset, &record, sources, &mut stored),
+                Err(error) => stored.broken = Some((Rule::FactsTrue, error.to_string())),
+            },
             Ok(RecordType::Snapshot) => {}
             other => stored.broken = Some((Rule::FactsTrue, format!("{other:?} in the lane"))),
         }
@@ -146,12 +166,14 @@ impl Lane {
                 stored.broken = Some((Rule::RetriesOnlyFailures, found));
             }
             proto::Reason::Moved => {
+                stored.seen.push(Seen::Moved);
                 self.moved.insert(key);
             }
             proto::Reason::Overflow => stored.seen.push(Seen::Overflowed),
             proto::Reason::Gate => stored.seen.push(Seen::Gated),
             proto::Reason::Owned => stored.seen.push(Seen::Owned),
             proto::Reason::Drain => stored.seen.push(Seen::Drained),
+            proto::Reason::Resend => stored.seen.push(Seen::Redriven),
             _ => {}
         }
         if before {
@@ -167,8 +189,11 @@ impl Lane {
                 versions: vec![(offset, record.attempt, record.due_ms)],
                 settled: dropped.then_some(offset),
                 was_held: held,
+                order: lines::order_of(&record.ordering_key),
+                commanded: false,
             },
         );
+        self.lined(offset, !dropped);
         if held {
             self.held.insert(offset);
         } else if !dropped {
@@ -191,13 +216,11 @@ impl Lane {
         };
         let passed: Vec<u64> = self.held.range(..entry.offset).copied().collect();
         for offset in passed.into_iter().filter(own).collect::<Vec<_>>() {
-            self.held.remove(&offset);
-            let Some(one) = self.records.get_mut(&offset) else {
+            let Some(key) = self.settle(offset, at) else {
                 continue;
             };
-            one.settled = Some(at);
-            if !sources.has_ended(one.key) {
-                let found = format!("{:?} at {offset} is passed, and has no end", one.key);
+            if !sources.has_ended(key) {
+                let found = format!("{key:?} at {offset} is passed, and has no end");
                 stored.broken = Some((Rule::FactsTrue, found));
             }
         }
@@ -226,11 +249,11 @@ impl Lane {
             Kind::Retry => {
                 let known = one.versions.last().map_or(0, |(_, attempts, _)| *attempts);
                 if held {
-                    self.held.remove(&offset);
                     if self.by_key.contains_key(&key) {
-                        one.settled = Some(at);
+                        self.settle(offset, at);
                         return;
                     }
+                    self.held.remove(&offset);
                     self.by_key.insert(key, offset);
                     self.timers.insert(offset);
                 } else if !timer || entry.attempt <= known {
@@ -246,6 +269,10 @@ impl Lane {
             }
             // That it was old enough, its dead letter showed.
             Kind::Expired => sources.is_dead(key),
+            // Where it stands again it is settled: it stays owed here.
+            Kind::Moved if timer && entry.moved_to > 0 && !self.held.contains(&entry.moved_to) => {
+                return;
+            }
             Kind::Moved => self.moved.contains(&key),
             Kind::Passed | Kind::Unspecified => false,
         };
@@ -253,15 +280,24 @@ impl Lane {
             let found = format!("{key:?} is told as {:?}", entry.kind());
             stored.broken = Some((Rule::FactsTrue, found));
         }
-        if timer {
-            self.timers.remove(&offset);
-            self.by_key.remove(&key);
-        } else if held {
-            self.held.remove(&offset);
+        if timer || held {
+            self.settle(offset, at);
         } else {
-            return stored.seen.push(Seen::SettledTwice);
+            stored.seen.push(Seen::SettledTwice);
         }
+    }
+
+    /// It is owed no longer; whose it was.
+    fn settle(&mut self, offset: u64, at: u64) -> Option<Key> {
+        let one = self.records.get_mut(&offset)?;
         one.settled = Some(at);
+        let key = one.key;
+        if self.timers.remove(&offset) {
+            self.by_key.remove(&key);
+        }
+        self.held.remove(&offset);
+        self.lined(offset, false);
+        Some(key)
     }
 
     /// A commit names a snapshot that stands, of what was folded up to there;
@@ -304,6 +340,14 @@ impl Lane {
         if !timers.iter().eq(&self.timers) {
             return Err(format!("timers are {timers:?}, not {:?}", self.timers));
         }
+        for (offset, owed) in fold.iter() {
+            let known = self.records[&offset].versions.last();
+            let told = (owed.attempts, owed.due.as_millis());
+            let known = known.map(|&(_, attempts, due_ms)| (attempts, due_ms));
+            if known != Some(told) {
+                return Err(format!("of {offset} it says {told:?}, not {known:?}"));
+            }
+        }
         for (offset, one) in self.records.iter().filter(|(_, one)| one.was_held) {
             let endpoint = crate::node::endpoint_id(one.key.endpoint);
             let owed = self.held.contains(offset) || self.timers.contains(offset);
@@ -316,10 +360,16 @@ impl Lane {
 
     /// Compares with the core's fold of the same records, and with one that
     /// hears every fact once more.
-    pub(super) fn compare(&self, records: &[(u64, Bytes)]) -> Result<(), Broken> {
+    /// `read`: how the fold is told of a record.
+    pub(super) fn compare(
+        &self,
+        records: &[(u64, Bytes)],
+        read: impl Fn(&Fold, u64, &Bytes) -> Bytes,
+    ) -> Result<(), Broken> {
         let mut fold = Fold::new(records.first().map_or(0, |(offset, _)| *offset));
         let apply = |fold: &mut Fold, offset, value: &Bytes| {
-            fold.apply(offset, value)
+            let value = read(fold, offset, value);
+            fold.apply(offset, &value)
                 .map(|_| ())
                 .map_err(|error| (Rule::FoldResumes, error.to_string()))
         };
@@ -333,6 +383,7 @@ impl Lane {
         for (next, value) in (fold.next()..).zip(facts) {
             apply(&mut fold, next, value)?;
         }
-        self.same(&fold).map_err(differs(Rule::FactsCommute))
+        self.same(&fold).map_err(differs(Rule::FactsCommute))?;
+        self.swapped(records).map_err(differs(Rule::FactsCommute))
     }
 }

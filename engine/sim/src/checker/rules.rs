@@ -17,7 +17,8 @@ pub enum Rule {
     MetadataTrue,
     /// A fold that starts where it was committed owes what is owed.
     FoldResumes,
-    /// A fold is the same with facts told twice.
+    /// A fold is the same with facts told twice, and with those of two owners the
+    /// other way round.
     FactsCommute,
     /// Numbers of attempts rise, and none is skipped or made twice.
     NumbersRise,
@@ -57,11 +58,25 @@ pub enum Rule {
     DeadTrue,
     /// No attempt begins before the owner has read its own claim.
     ClaimFirst,
+    /// Of one ordering key one attempt at a time, in the order of the lane.
+    Ordered,
+    /// Nobody sends past a gate.
+    GateHolds,
+    /// A fifo endpoint's gate stays closed until its backlog is drained.
+    FifoDrains,
+    /// What an operator cancelled is not attempted.
+    CommandsHold,
+    /// Sick endpoints cost healthy ones no time.
+    HealthyQuick,
+    /// An endpoint that is back catches up as fast as it may.
+    DrainsFully,
+    /// What was read long ago stands in a snapshot.
+    TailBounded,
 }
 
 /// Each rule, its numbers in `delivery-log.md` 11 (K) and
 /// `testing-and-overload.md` 5.4 (T), and its name.
-pub const RULES: [(Rule, &str, &str); 26] = [
+pub const RULES: [(Rule, &str, &str); 33] = [
     (Rule::NoLoss, "K1 T1", "no delivery is lost"),
     (
         Rule::CommitBelowOpen,
@@ -91,7 +106,7 @@ pub const RULES: [(Rule, &str, &str); 26] = [
     (
         Rule::FactsCommute,
         "K8 T6",
-        "facts told twice change nothing",
+        "facts told twice or in another order change nothing",
     ),
     (
         Rule::NumbersRise,
@@ -179,6 +194,37 @@ pub const RULES: [(Rule, &str, &str); 26] = [
         Rule::ClaimFirst,
         "6.5",
         "no attempt before the own claim is read",
+    ),
+    (
+        Rule::Ordered,
+        "K12 T17",
+        "one attempt at a time per ordering key, in lane order",
+    ),
+    (Rule::GateHolds, "K14 T9", "nobody sends past a gate"),
+    (
+        Rule::FifoDrains,
+        "6.5",
+        "a fifo gate stays closed until the backlog is drained",
+    ),
+    (
+        Rule::CommandsHold,
+        "K15 T9",
+        "what was cancelled is not attempted",
+    ),
+    (
+        Rule::HealthyQuick,
+        "K22 T20",
+        "sick endpoints cost healthy ones no time",
+    ),
+    (
+        Rule::DrainsFully,
+        "K24 T33",
+        "an endpoint that is back catches up as fast as it may",
+    ),
+    (
+        Rule::TailBounded,
+        "K25 T36",
+        "what was read long ago stands in a snapshot",
     ),
 ];
 

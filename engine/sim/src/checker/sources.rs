@@ -7,7 +7,7 @@ use posthaste_core::offsets::Tracker;
 use posthaste_core::outcome::Verdict;
 use posthaste_proto as proto;
 
-use super::Rule;
+use super::{Rule, times};
 
 use crate::plan::{ChangeKind, Plan, Wants};
 use std::sync::Arc;
@@ -23,6 +23,8 @@ pub struct Key {
     pub offset: u64,
     /// Endpoint.
     pub endpoint: usize,
+    /// 0, or of which command that had it delivered again.
+    pub generation: u32,
 }
 
 /// What the checker finds broken.
@@ -32,6 +34,7 @@ pub(super) type Broken = (Rule, String);
 #[derive(Debug)]
 struct Account {
     endpoint: usize,
+    generation: u32,
     /// Some node matched it.
     routed: bool,
     delivered: bool,
@@ -39,6 +42,8 @@ struct Account {
     dead: bool,
     /// A receiver answered 410.
     gone: bool,
+    /// An operator's command settled it.
+    cancelled: bool,
     started: u32,
     failed: u32,
     /// Assignments under which a first attempt was made.
@@ -70,6 +75,10 @@ struct Known {
     gone: bool,
     /// When its receiver took something last, or the world began.
     taken_ms: u64,
+    /// Attempts its retry policy has.
+    attempts: u32,
+    ordered: bool,
+    fifo: bool,
 }
 
 /// What a receiver's success found.
@@ -90,6 +99,8 @@ pub struct Sources {
     endpoints: Vec<Known>,
     /// Who wants what, by tenant and type, in order.
     wanting: Vec<Vec<Vec<usize>>>,
+    /// Furthest a clock may have jumped.
+    jumps_ms: u64,
 }
 
 impl Key {
@@ -99,16 +110,21 @@ impl Key {
             partition: usize::try_from(origin.partition).unwrap_or(usize::MAX),
             offset: origin.offset,
             endpoint,
+            generation: 0,
         }
     }
 
     /// Of a lane record.
-    pub(super) fn of_record(record: &proto::Deliver) -> Option<Self> {
+    pub fn of_record(record: &proto::Deliver) -> Option<Self> {
         let origin = record.origin.as_ref()?;
         Some(Self {
             partition: usize::try_from(origin.partition).ok()?,
             offset: origin.offset,
             endpoint: endpoint_number(&record.endpoint_id)?,
+            generation: match record.generation.as_ref() {
+                [] => 0,
+                id => u32::from_be_bytes(*id.last_chunk()?),
+            },
         })
     }
 }
@@ -120,14 +136,16 @@ pub(super) fn endpoint_number(id: &[u8]) -> Option<usize> {
 }
 
 impl Account {
-    fn new(endpoint: usize) -> Self {
+    fn new(endpoint: usize, generation: u32) -> Self {
         Self {
             endpoint,
+            generation,
             routed: false,
             delivered: false,
             laned: false,
             dead: false,
             gone: false,
+            cancelled: false,
             started: 0,
             failed: 0,
             firsts: Vec::new(),
@@ -136,6 +154,14 @@ impl Account {
 
     fn is_settled(&self) -> bool {
         self.delivered || self.laned || self.dead
+    }
+
+    fn has_ended(&self) -> bool {
+        self.delivered || self.dead || self.cancelled
+    }
+
+    fn place(&self) -> (usize, u32) {
+        (self.endpoint, self.generation)
     }
 }
 
@@ -155,12 +181,16 @@ impl Sources {
             blocked_at: None,
             gone: false,
             taken_ms: crate::plan::START_MS,
+            attempts: times::attempts(&times::gaps(plan, endpoint.policy)),
+            ordered: endpoint.ordered,
+            fifo: endpoint.fifo || endpoint.ordered,
         };
         Self {
             partitions: (0..plan.source_partitions).map(|_| Vec::new()).collect(),
             covered: vec![0; plan.source_partitions],
             endpoints: plan.endpoints.iter().map(known).collect(),
             wanting,
+            jumps_ms: plan.jumps_ms(),
         }
     }
 
@@ -172,6 +202,11 @@ impl Sources {
             tenant,
             accounts: Vec::new(),
         });
+    }
+
+    /// Who wants such an event.
+    pub(super) fn wanting(&self, tenant: usize, kind: usize) -> &[usize] {
+        &self.wanting[tenant][kind]
     }
 
     /// Something unreadable was published.
@@ -221,10 +256,11 @@ impl Sources {
         let Slot::Event { accounts, .. } = self.slot(key.partition, key.offset)? else {
             return None;
         };
-        let place = match accounts.binary_search_by_key(&key.endpoint, |one| one.endpoint) {
+        let wanted = (key.endpoint, key.generation);
+        let place = match accounts.binary_search_by_key(&wanted, Account::place) {
             Ok(place) => place,
             Err(place) => {
-                accounts.insert(place, Account::new(key.endpoint));
+                accounts.insert(place, Account::new(key.endpoint, key.generation));
                 place
             }
         };
@@ -267,6 +303,7 @@ impl Sources {
                 partition,
                 offset,
                 endpoint,
+                generation: 0,
             };
             if let Some(account) = self.account(key) {
                 account.routed = true;
@@ -289,7 +326,7 @@ impl Sources {
                 ..
             }) => {
                 let settled = |endpoint: usize| {
-                    let found = accounts.binary_search_by_key(&endpoint, |one| one.endpoint);
+                    let found = accounts.binary_search_by_key(&(endpoint, 0), Account::place);
                     found.is_ok_and(|place| accounts[place].is_settled())
                 };
                 let wanting = self.wanting[*tenant][*kind].iter().copied();
@@ -417,46 +454,6 @@ impl Sources {
 
     pub(super) fn is_delivered(&mut self, key: Key) -> bool {
         self.account(key).is_some_and(|account| account.delivered)
-    }
-
-    /// Whether it needs nothing more: delivered, given up or cancelled.
-    pub(super) fn has_ended(&mut self, key: Key) -> bool {
-        self.is_changed(key.endpoint) || self.is_delivered(key) || self.is_dead(key)
-    }
-
-    pub(super) fn is_dead(&mut self, key: Key) -> bool {
-        self.account(key).is_some_and(|account| account.dead)
-    }
-
-    /// Deliveries without an end.
-    pub(super) fn unsettled(&self) -> Vec<Key> {
-        let mut found = Vec::new();
-        for (partition, slots) in self.partitions.iter().enumerate() {
-            for (offset, slot) in (0..).zip(slots) {
-                let Slot::Event {
-                    kind,
-                    tenant,
-                    accounts,
-                    ..
-                } = slot
-                else {
-                    continue;
-                };
-                for &endpoint in &self.wanting[*tenant][*kind] {
-                    let place = accounts.binary_search_by_key(&endpoint, |one| one.endpoint);
-                    let ended =
-                        place.is_ok_and(|place| accounts[place].delivered || accounts[place].dead);
-                    if !ended && !self.endpoints[endpoint].changed {
-                        found.push(Key {
-                            partition,
-                            offset,
-                            endpoint,
-                        });
-                    }
-                }
-            }
-        }
-        found
     }
 
     /// How many deliveries there are.

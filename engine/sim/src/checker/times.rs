@@ -1,18 +1,33 @@
-//! When a retry may be due: the published schedule, written down once more.
+//! When a retry may be due: the published schedule, written down once more, and
+//! those of the plan.
 
 use std::time::Duration;
 
+use crate::plan::Plan;
+
 /// Standard Webhooks' table, the last gap shortened so that the last attempt
 /// lies within 72 hours; in seconds.
-const GAPS_S: [u64; 9] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 72_000];
+const STANDARD_S: [u64; 9] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 72_000];
 /// The last attempt is due this long before the deadline at the latest.
 const MARGIN_MS: u64 = 300_000;
+
+/// The gaps of a policy in seconds: the standard one, or the plan's of that
+/// number, from 1.
+pub(super) fn gaps(plan: &Plan, policy: usize) -> Vec<u64> {
+    let named = policy.checked_sub(1).and_then(|one| plan.policies.get(one));
+    named.map_or_else(|| STANDARD_S.to_vec(), Clone::clone)
+}
+
 /// Attempts a schedule has.
-pub(super) const ATTEMPTS: u32 = 10;
+pub(super) fn attempts(gaps: &[u64]) -> u32 {
+    u32::try_from(gaps.len() + 1).unwrap_or(u32::MAX)
+}
 
 /// A retry and what it follows.
 #[derive(Debug)]
-pub(super) struct Due {
+pub(super) struct Due<'a> {
+    /// The schedule.
+    pub(super) gaps: &'a [u64],
     /// The attempt that failed.
     pub(super) number: u32,
     /// When it ended: then at the earliest, and then at the latest.
@@ -25,20 +40,22 @@ pub(super) struct Due {
     pub(super) deadline_ms: u64,
 }
 
-impl Due {
+impl Due<'_> {
     /// Within 20 % of the schedule, never below it for the first two gaps; a
     /// longer `Retry-After` wins with 10 % on top; nothing too near the
     /// deadline.
     pub(super) fn check(&self) -> Result<(), String> {
         let place = usize::try_from(self.number).unwrap_or(usize::MAX);
-        let Some(gap) = GAPS_S.get(place.wrapping_sub(1)) else {
+        let Some(gap) = self.gaps.get(place.wrapping_sub(1)) else {
             return Err(format!("attempt {} has no successor", self.number));
         };
         let gap = gap * 1_000;
+        // A clock can have gone back meanwhile.
+        let (one, other) = self.end_ms;
         let least = if self.number <= 2 { gap } else { gap - gap / 5 };
-        let least = self.end_ms.0 + least.max(self.asked_ms);
+        let least = one.min(other) + least.max(self.asked_ms);
         let most = (gap + gap / 5).max(self.asked_ms + self.asked_ms / 10);
-        let most = self.end_ms.1 + most;
+        let most = one.max(other) + most;
         let last = self.deadline_ms - MARGIN_MS;
         if (least.min(last)..=most.min(last)).contains(&self.due_ms) {
             return Ok(());

@@ -83,6 +83,7 @@ impl Node {
             draining: false,
         };
         self.leases.insert((group, partition), lease);
+        self.share_out(out);
         let wait = out.fetch_ms();
         out.tell(wait, self.id, Happening::Fetch(group, partition, epoch));
         match group {
@@ -175,6 +176,7 @@ impl Node {
         let gone = Happening::RoomsLost(gone.collect());
         let wait = out.rng.below(1_500);
         out.tell(wait, self.id, gone);
+        self.share_out(out);
         self.seat = None;
         if self.stopping.is_none() {
             self.join(out);
@@ -203,6 +205,7 @@ impl Node {
             return;
         }
         self.leases.remove(&(group, partition));
+        self.share_out(out);
         if let Some(seat) = self.seat {
             let wait = 1 + out.rng.below(50);
             out.after(wait, Event::Released(seat, group, partition));

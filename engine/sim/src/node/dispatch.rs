@@ -16,8 +16,9 @@ use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 
 use super::ingest::DEAD_PARTITIONS;
+use super::lines::{keyed, order_of};
 use super::{Happening, Node, Purpose, endpoint_number};
-use crate::checker::{Ended, Key, Start};
+use crate::checker::{Ended, Start};
 use crate::group::GroupId;
 use crate::log::{NewRecord, Topic};
 use crate::plant::Plant;
@@ -118,6 +119,10 @@ impl Node {
             let now = self.clock(out);
             let desk = &mut self.desks[shard];
             while let Some(delivery) = desk.held.pop_front() {
+                if out.planted(Plant::OneAtATime) && desk.shard.in_flight() > 0 {
+                    desk.held.push_front(delivery);
+                    break;
+                }
                 if desk.draining {
                     desk.shard.refuse(delivery, now, &mut desk.actions);
                 } else if let Err(back) = desk.shard.offer(delivery, now, false, &mut desk.actions)
@@ -189,13 +194,16 @@ impl Node {
                 delivery: &delivery,
                 endpoint,
                 table_next: self.table_next,
+                table_at_ms: self.table_at_ms,
+                share: self.share(out),
             });
         }
         self.note_zombie(&delivery, out);
         let now_ms = out.now_ms;
+        let key = out.check.key_of(&delivery, endpoint);
+        let first = order_of(&out.plan, key) == Some(0);
         let (healed, receiver) = (out.healed, &mut out.receivers[endpoint]);
-        let reply = receiver.answer(now_ms, healed, &mut out.answers);
-        let key = Key::of(&delivery.event.origin, endpoint);
+        let reply = receiver.answer(now_ms, healed, first, &mut out.answers);
         let answer = Answer {
             node: self.id,
             life: out.reach[self.id].life,
@@ -261,9 +269,16 @@ impl Node {
         if out.now_ms >= desk.swept_at + SWEEP_MS {
             desk.swept_at = out.now_ms;
             desk.shard.sweep(now, &mut desk.actions);
+            if desk.shard.suspects_itself() {
+                out.check.suspects_itself();
+            }
         }
         let closed = std::mem::take(&mut desk.closed);
-        let reports = std::mem::take(&mut desk.reports);
+        let slow = out.planted(Plant::SlowReports) && out.now_ms % 2_000 > 20;
+        let reports = match slow {
+            true => Vec::new(),
+            false => std::mem::take(&mut desk.reports),
+        };
         for one in closed {
             self.close(one, out);
         }
@@ -273,6 +288,31 @@ impl Node {
         self.apply(shard, None, out);
         if !self.desks[shard].held.is_empty() {
             self.route(out);
+        }
+    }
+
+    /// Source partitions this node reads, of all, where first attempts keep to
+    /// their part.
+    fn share(&self, out: &Outside) -> (u32, u32) {
+        if !out.plan.shares {
+            return (1, 1);
+        }
+        let mine = self
+            .leases
+            .keys()
+            .filter(|(group, _)| *group == GroupId::Ingest);
+        let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        (count(mine.count()), count(out.plan.source_partitions))
+    }
+
+    /// Shards hear of the node's part at once.
+    pub(super) fn share_out(&mut self, out: &Outside) {
+        let (mine, all) = match out.planted(Plant::IgnoreShare) {
+            true => (1, 1),
+            false => self.share(out),
+        };
+        for desk in &mut self.desks {
+            desk.shard.set_share(mine, all);
         }
     }
 
@@ -292,13 +332,16 @@ impl Node {
     fn push_append(
         &mut self,
         shard: usize,
-        append: Append,
+        mut append: Append,
         last: Option<&Outcome>,
         out: &mut Outside,
     ) {
         if let AppendKind::Lane(_) = append.kind
             && let Ok(record) = proto::Deliver::from_value(&append.value)
         {
+            if let Some(value) = keyed(&out.plan, &append.value) {
+                append.value = value;
+            }
             let now = self.clock(out).as_millis();
             out.check.lane_written(&record, last, now);
         }

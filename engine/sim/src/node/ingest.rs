@@ -22,7 +22,7 @@ use crate::seen::Seen;
 use crate::world::Outside;
 
 /// Partitions of the dead letters.
-pub(super) const DEAD_PARTITIONS: usize = 4;
+pub(crate) const DEAD_PARTITIONS: usize = 4;
 
 /// A source partition under one assignment.
 #[derive(Debug)]

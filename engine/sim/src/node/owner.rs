@@ -1,7 +1,6 @@
 //! The node's owner room: the lane partitions it holds.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use posthaste_core::delivery::{Report, ReportEnd};
@@ -13,6 +12,7 @@ use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 
+use super::lines::as_read;
 use super::{Happening, Node};
 use crate::group::GroupId;
 use crate::log::{NewRecord, Record, Topic, Value};
@@ -101,11 +101,11 @@ impl Part {
     }
 
     /// Keeps a body at hand, where there is room.
-    fn keep(&mut self, offset: u64, value: &Bytes, left: &mut usize) {
+    fn keep(&mut self, offset: u64, value: &Bytes, left: &mut usize, plant: Option<Plant>) {
         if let Ok(deliver) = proto::Deliver::from_value(value)
-            && charge(&deliver) <= *left
+            && (charge(&deliver) <= *left || plant == Some(Plant::KeepAllBodies))
         {
-            *left -= charge(&deliver);
+            *left = left.saturating_sub(charge(&deliver));
             if let Some(before) = self.bodies.insert(offset, deliver) {
                 *left += charge(&before);
             }
@@ -125,6 +125,7 @@ impl Node {
         metadata: String,
         out: &mut Outside,
     ) {
+        out.check.lane_taken(partition);
         self.resume_at_snapshot(partition, &metadata, out);
         if let Some(old) = self.parts.insert(partition, Part::new(epoch)) {
             self.bodies_left += old.bodies.values().map(charge).sum::<usize>();
@@ -146,7 +147,7 @@ impl Node {
     /// The table was read on.
     pub(super) fn endpoints_changed(&mut self, out: &mut Outside) {
         for partition in self.parts.keys().copied().collect::<Vec<_>>() {
-            let registry = Arc::clone(&self.registry);
+            let registry = self.endpoints(out);
             if let Some(owner) = self.parts.get_mut(&partition).and_then(Part::owner) {
                 owner.set_endpoints(registry);
             }
@@ -174,12 +175,13 @@ impl Node {
             let (Value::Bytes(value), Stage::Open(owner)) = (&record.value, &mut part.stage) else {
                 continue;
             };
-            match owner.record(record.offset, value, now) {
-                Ok(Change::Owed(_)) => part.keep(record.offset, value, &mut left),
+            let read = as_read(out.plant, owner.fold(), record.offset, value);
+            match owner.record(record.offset, &read, now) {
+                Ok(Change::Owed(_)) => part.keep(record.offset, value, &mut left, out.plant),
                 Ok(Change::Held(head)) => {
                     out.check.seen.note(Seen::Held);
                     if owner.has_read(head.owed.endpoint, record.offset) {
-                        part.keep(record.offset, value, &mut left);
+                        part.keep(record.offset, value, &mut left, out.plant);
                     }
                 }
                 Ok(Change::Facts(facts)) => {
@@ -195,7 +197,8 @@ impl Node {
                     }
                 }
                 Ok(Change::Duplicate) => out.check.seen.note(Seen::DuplicateDropped),
-                Ok(Change::Claim | Change::Nothing | Change::Commanded(_)) => {}
+                Ok(Change::Commanded(_)) => out.check.command_read(epoch, record.offset),
+                Ok(Change::Claim | Change::Nothing) => {}
                 Err(error) => unreachable!("the lane is well formed: {error}"),
             }
         }
@@ -203,6 +206,7 @@ impl Node {
             owner.skip_to(next);
         }
         self.bodies_left = left;
+        self.count_bodies(out);
         self.credit(GroupId::Owner, partition, epoch, records.len(), out);
         if out.planted(Plant::HandOutSettled) {
             for offset in settled {
@@ -210,6 +214,13 @@ impl Node {
             }
         }
         self.look(partition, out);
+    }
+
+    /// Bodies at hand stay within their budget.
+    fn count_bodies(&self, out: &mut Outside) {
+        let bodies = self.parts.values().flat_map(|part| part.bodies.values());
+        out.check
+            .bodies(bodies.map(charge).sum(), out.plan.bodies_max);
     }
 
     fn hand_out_settled(&mut self, partition: usize, offset: u64, out: &mut Outside) {
@@ -229,7 +240,7 @@ impl Node {
 
     /// Lets the partition be looked at when something is due.
     fn look(&mut self, partition: usize, out: &mut Outside) {
-        let (now_ms, skew) = (out.now_ms, self.skew_ms);
+        let (now_ms, skew) = (out.now_ms, self.ahead_ms(out));
         let soon = self.clock(out).after(GATE_DWELL);
         let Some(part) = self.parts.get_mut(&partition) else {
             return;
@@ -271,6 +282,16 @@ impl Node {
         if at < part.due_at {
             part.due_at = at;
             out.tell(at - now_ms, self.id, Happening::Due(partition, epoch));
+        }
+    }
+
+    /// The clock went forward or back: what is due is looked at anew.
+    pub(super) fn jumped(&mut self, out: &mut Outside) {
+        for partition in self.parts.keys().copied().collect::<Vec<_>>() {
+            if let Some(part) = self.parts.get_mut(&partition) {
+                part.due_at = u64::MAX;
+            }
+            self.look(partition, out);
         }
     }
 

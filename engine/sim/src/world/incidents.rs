@@ -65,6 +65,11 @@ impl World {
             IncidentKind::Drain(down_ms) if self.out.reach[node].alive => {
                 self.out.tell(0, node, Happening::Stop(down_ms));
             }
+            IncidentKind::Jump(by) => {
+                self.out.check.seen.note(Seen::Jumped);
+                self.out.reach[node].jumped_ms += by;
+                self.out.tell(0, node, Happening::Jumped);
+            }
             IncidentKind::Pause(_) | IncidentKind::Cut(_) | IncidentKind::Drain(_) => {}
         }
     }

@@ -27,6 +27,8 @@ pub struct Reach {
     pub paused_until: u64,
     /// It cannot reach the log until then.
     pub cut_until: u64,
+    /// How far its clock jumped, in milliseconds.
+    pub jumped_ms: i64,
 }
 
 /// Everything outside the nodes.

@@ -87,6 +87,28 @@ fn a_delivery_is_owed_until_a_fact_settles_it() {
 }
 
 #[test]
+fn a_moved_delivery_stays_where_it_was_once_its_copy_is_settled() {
+    let moved = Entry {
+        moved_to: 1,
+        ..entry(Kind::Moved, 0, 0, 0)
+    };
+    let records = [deliver(1, 2, 1, 30), deliver(1, 2, 1, 0)];
+    let mut state = Fold::new(0);
+    fold(&mut state, &records);
+    let change = fold(&mut state, &[facts(9, vec![moved.clone()])]);
+    let settled = Fact::Settled(0, EndpointId::from_bytes([2; 16]));
+    assert_eq!(change, [Change::Facts(vec![settled])]);
+    assert!(state.is_owed(EndpointId::from_bytes([2; 16]), 1));
+    // The copy failed before the fact was told: as a copy it is settled.
+    let mut state = Fold::new(0);
+    fold(&mut state, &records);
+    let retry = facts(9, vec![held(Kind::Retry, 1, 2, 50)]);
+    let change = fold(&mut state, &[retry, facts(9, vec![moved])]);
+    assert_eq!(change[1], Change::Facts(vec![Fact::Kept(0)]));
+    assert_eq!((state.len(), state.owed(0).is_some()), (1, true));
+}
+
+#[test]
 fn more_attempts_win_and_of_equals_the_first() {
     let mut state = Fold::new(0);
     fold(&mut state, &[deliver(1, 2, 0, 1)]);

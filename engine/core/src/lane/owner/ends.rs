@@ -222,8 +222,8 @@ impl Owner {
         self.touch(endpoint);
     }
 
-    /// The record of this offset stands in the lane again, further on.
-    pub fn moved(&mut self, offset: u64) {
+    /// The record of this offset stands in the lane again, at `to`.
+    pub fn moved(&mut self, offset: u64, to: u64) {
         let Some(&Overlay { stage, out }) = self.overlay.get(&offset) else {
             return;
         };
@@ -232,5 +232,8 @@ impl Owner {
         }
         // It counts until the fact is read: so long its timer stands.
         self.tell(Kind::Moved, offset, out, out.owed.attempts, None);
+        if let Some(fact) = self.facts.back_mut() {
+            fact.moved_to = to;
+        }
     }
 }

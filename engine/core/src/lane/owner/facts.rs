@@ -79,6 +79,16 @@ impl Owner {
                     self.touch(out.owed.endpoint);
                 }
             }
+            Fact::Kept(offset) => {
+                let moving = self.overlay.get(&offset).is_some_and(|it| it.out.moving);
+                if own
+                    && moving
+                    && let Some(out) = self.forget_told(offset)
+                {
+                    self.fold.timers_mut().wait(offset);
+                    self.touch(out.owed.endpoint);
+                }
+            }
             Fact::Passed(_, endpoint, _) => {
                 let hold = self.fold.hold_of(endpoint);
                 if let Some(line) = self.lines.get_mut(&endpoint) {

@@ -8,9 +8,10 @@ use super::line::{Line, Order};
 use super::{Action, Outgoing, Overlay, Owner, Stage, Standing};
 use crate::breaker::Pass;
 use crate::gate::GateState;
-use crate::id::EndpointId;
+use crate::id::{DeliveryId, EndpointId};
+use crate::lane::fold::Head;
 use crate::lane::settings::Settings;
-use crate::limits::{EXPIRE_EVERY, MOVES_MAX, PAGE_MAX, TIMERS_MAX, TIMERS_PER_ENDPOINT_MAX};
+use crate::limits::{EXPIRE_EVERY, MOVES_MAX, PAGE_MAX, TIMERS_PER_ENDPOINT_MAX};
 use crate::retry::GiveUpCause;
 use crate::time::Timestamp;
 
@@ -174,7 +175,10 @@ impl Owner {
         loop {
             let first = self.fold.timers().first(endpoint);
             let timer = first.filter(|(_, owed)| owed.due <= now);
-            let held = line.page.items.front().map(|(offset, _)| *offset);
+            let free = |(_, head): &(u64, Head)| !self.is_moving(head.owed.delivery);
+            let place = line.page.items.iter().position(free);
+            let held = place.and_then(|place| line.page.items.get(place));
+            let held = held.map(|(offset, _)| *offset);
             let takes_held = match (held, timer) {
                 (None, None) => return None,
                 (Some(_), None) => true,
@@ -189,7 +193,7 @@ impl Owner {
                 }
             };
             if takes_held {
-                let (offset, head) = line.page.items.pop_front()?;
+                let (offset, head) = line.page.items.remove(place?)?;
                 return Some((offset, outgoing(head.owed, head.order, true)));
             }
             let (offset, owed) = timer?;
@@ -199,6 +203,16 @@ impl Owner {
                 return Some((offset, outgoing(owed, self.fold.order(offset), false)));
             }
         }
+    }
+
+    /// Whether the timer of a delivery is being moved: its copy waits until that
+    /// is a fact.
+    fn is_moving(&self, delivery: DeliveryId) -> bool {
+        let timer = || self.fold.timers().offset_of(delivery);
+        self.moves > 0
+            && timer()
+                .and_then(|offset| self.overlay.get(&offset))
+                .is_some_and(|overlay| overlay.out.moving)
     }
 
     /// Of the keys that are free, the first that can go: what waits for a time
@@ -349,7 +363,7 @@ impl Owner {
                 .count(endpoint)
                 .saturating_sub(line.moving);
             let all = self.fold.timers().len().saturating_sub(self.moves);
-            if own <= TIMERS_PER_ENDPOINT_MAX && all <= TIMERS_MAX {
+            if own <= self.caps.timers_per_endpoint && all <= self.caps.timers {
                 return;
             }
             let Some(offset) = self.fold.timers_mut().take_late(endpoint) else {

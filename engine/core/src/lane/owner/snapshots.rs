@@ -62,7 +62,12 @@ impl Owner {
             .lines
             .iter()
             .filter_map(|(&endpoint, line)| Some((endpoint, line.save()?)));
-        snapshot::write(&self.fold, self.claimed.unwrap_or(0), standings.collect())
+        snapshot::write(
+            &self.fold,
+            self.claimed.unwrap_or(0),
+            standings.collect(),
+            self.caps.part_bytes,
+        )
     }
 
     /// The log has all parts of the snapshot, the first at this offset: it may

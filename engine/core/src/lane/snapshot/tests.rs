@@ -3,6 +3,7 @@ use proptest::proptest;
 
 use super::*;
 use crate::lane::fold::Change;
+use crate::limits::SNAPSHOT_PART_BYTES_MAX;
 
 fn deliver(number: u64, endpoint: u8, due: u64, key: &'static [u8]) -> Bytes {
     let mut id = [0; 16];
@@ -64,7 +65,7 @@ fn a_large_state_comes_in_parts_of_bounded_size_and_is_the_same() {
         fold.apply(number * 2_000, &deliver(number, endpoint, due, b"k"))
             .unwrap();
     }
-    let parts = write(&fold, 7, Vec::new());
+    let parts = write(&fold, 7, Vec::new(), SNAPSHOT_PART_BYTES_MAX);
     assert!(parts.len() > 4, "{}", parts.len());
     assert!(
         parts
@@ -95,7 +96,9 @@ fn a_snapshot_that_cannot_be_is_refused() {
         fold.apply(offset * 9_000, &deliver(offset, 1, offset & 1, b""))
             .unwrap();
     }
-    let part = proto::Snapshot::from_value(&write(&fold, 7, Vec::new())[0]).unwrap();
+    let part =
+        proto::Snapshot::from_value(&write(&fold, 7, Vec::new(), SNAPSHOT_PART_BYTES_MAX)[0])
+            .unwrap();
     let refused = |change: &dyn Fn(&mut proto::Snapshot)| {
         let mut part = part.clone();
         change(&mut part);
@@ -131,7 +134,7 @@ proptest! {
         let mut restored: Option<Fold> = None;
         for (step, (kind, number, endpoint, flag)) in steps.into_iter().enumerate() {
             if step == at {
-                restored = Some(loaded(&write(&whole, 7, Vec::new()), 3).unwrap().fold);
+                restored = Some(loaded(&write(&whole, 7, Vec::new(), SNAPSHOT_PART_BYTES_MAX), 3).unwrap().fold);
                 assert!(restored.as_ref() == Some(&whole));
             }
             let some = log.get(usize::try_from(number).unwrap()).map_or(0, |(offset, _)| *offset);
@@ -145,6 +148,7 @@ proptest! {
                 deadline_ms: 60,
                 order: number / 20,
                 count: number / 10,
+                moved_to: number % 7,
             };
             let value = match kind {
                 0..3 => deliver(number, endpoint, if flag { 0 } else { 5 }, b"k"),

@@ -4,13 +4,13 @@
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 
-use super::{Key, Slot, Sources};
+use super::{Account, Key, Slot, Sources};
 use crate::checker::times;
 use crate::seen::Seen;
 
 /// An endpoint that fails for five days may be disabled.
 const FAILING_MS: u64 = 120 * 3_600_000;
-/// Furthest clocks are off, both ways.
+/// Furthest clocks are off, both ways, where they do not jump.
 const SKEW_MS: u64 = 5_000;
 
 impl Sources {
@@ -25,9 +25,77 @@ impl Sources {
         let known = self.endpoints.get(endpoint);
         known.is_some_and(|known| match reason {
             "gone" => known.gone,
-            "failing" => now_ms + SKEW_MS >= known.taken_ms + FAILING_MS,
+            "failing" => now_ms + SKEW_MS + self.jumps_ms >= known.taken_ms + FAILING_MS,
             _ => false,
         })
+    }
+
+    /// An operator's command settled it.
+    pub(in crate::checker) fn cancel(&mut self, key: Key) {
+        if let Some(account) = self.account(key) {
+            account.cancelled = true;
+        }
+    }
+
+    /// Whether it needs nothing more: delivered, given up or cancelled.
+    pub(in crate::checker) fn has_ended(&mut self, key: Key) -> bool {
+        self.is_changed(key.endpoint) || self.account(key).is_some_and(|one| one.has_ended())
+    }
+
+    /// Whether a record of it stands in the lane.
+    pub(in crate::checker) fn is_laned(&mut self, key: Key) -> bool {
+        self.account(key).is_some_and(|account| account.laned)
+    }
+
+    /// One attempt at a time per ordering key.
+    pub(in crate::checker) fn is_ordered(&self, endpoint: usize) -> bool {
+        self.endpoints
+            .get(endpoint)
+            .is_some_and(|known| known.ordered)
+    }
+
+    /// First attempts wait until the backlog is delivered.
+    pub(in crate::checker) fn is_fifo(&self, endpoint: usize) -> bool {
+        self.endpoints.get(endpoint).is_some_and(|known| known.fifo)
+    }
+
+    pub(in crate::checker) fn is_dead(&mut self, key: Key) -> bool {
+        self.account(key).is_some_and(|account| account.dead)
+    }
+
+    /// Deliveries without an end: wanted ones, and those an operator wanted
+    /// again.
+    pub(in crate::checker) fn unsettled(&self) -> Vec<Key> {
+        let mut found = Vec::new();
+        for (partition, slots) in self.partitions.iter().enumerate() {
+            for (offset, slot) in (0..).zip(slots) {
+                let Slot::Event {
+                    kind,
+                    tenant,
+                    accounts,
+                    ..
+                } = slot
+                else {
+                    continue;
+                };
+                let again = accounts.iter().filter(|one| one.generation > 0);
+                let wanting = self.wanting[*tenant][*kind].iter().map(|&one| (one, 0));
+                for place in wanting.chain(again.map(Account::place)) {
+                    let known = accounts.binary_search_by_key(&place, Account::place);
+                    let ended = known.is_ok_and(|known| accounts[known].has_ended());
+                    let (endpoint, generation) = place;
+                    if !ended && !self.endpoints[endpoint].changed {
+                        found.push(Key {
+                            partition,
+                            offset,
+                            endpoint,
+                            generation,
+                        });
+                    }
+                }
+            }
+        }
+        found
     }
 
     /// It stands in a dead letter for many.
@@ -51,12 +119,14 @@ impl Sources {
             };
         };
         let key = Key::of_record(record).ok_or("it names no delivery")?;
+        let known = self.endpoints.get(key.endpoint);
+        let attempts = known.map_or(0, |known| known.attempts);
         let account = self
             .account(key)
             .ok_or_else(|| format!("{key:?} is none"))?;
         account.dead = true;
         let (seen, fits) = match dead.cause() {
-            proto::DeadCause::Exhausted => (Seen::Exhausted, record.attempt >= times::ATTEMPTS),
+            proto::DeadCause::Exhausted => (Seen::Exhausted, record.attempt >= attempts),
             proto::DeadCause::Expired => {
                 let from = times::expires_from(record.deadline_ms);
                 (Seen::Expired, dead.at_ms >= from)

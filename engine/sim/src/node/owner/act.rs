@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use posthaste_core::delivery::{Delivery, ReportEnd, Room, Ticket, event_of};
-use posthaste_core::gate::GateState;
+use posthaste_core::gate::{Gate, GateState};
 use posthaste_core::id::EndpointId;
 use posthaste_core::lane::fold::Owed;
 use posthaste_core::lane::owner::{Action, DisableReason, NoticeKind};
@@ -62,13 +62,7 @@ impl Node {
                 out.tell(wait, self.id, page);
             }
             Action::Move { offset, owed } => self.move_behind(partition, offset, owed, out),
-            Action::Gate { endpoint, gate } => {
-                if gate.state == GateState::Held {
-                    out.check.seen.note(Seen::GateClosed);
-                }
-                let value = gate.to_proto(endpoint).to_value();
-                self.write_table(gate_key(endpoint), value, out);
-            }
+            Action::Gate { endpoint, gate } => self.publish(partition, endpoint, &gate, out),
             Action::Disable { endpoint, reason } => self.disable(endpoint, reason, out),
             Action::Notify(notice) => {
                 let seen = match notice.kind {
@@ -80,6 +74,7 @@ impl Node {
                 };
                 seen.into_iter().for_each(|seen| out.check.seen.note(seen));
             }
+            Action::Snapshot { .. } if out.planted(Plant::NoSnapshots) => {}
             Action::Snapshot { parts } => {
                 let records = parts.into_iter().map(|part| lane(partition, part));
                 let purpose = Purpose::Snapshot(partition, epoch);
@@ -100,6 +95,33 @@ impl Node {
                 self.commit_part(partition, out);
             }
         }
+    }
+
+    /// Publishes a gate; where a bug is planted, opens it at once.
+    fn publish(&self, partition: usize, endpoint: EndpointId, gate: &Gate, out: &mut Outside) {
+        let record = gate.to_proto(endpoint);
+        self.write_gate(partition, endpoint, record.clone(), out);
+        if gate.state == GateState::Held {
+            out.check.seen.note(Seen::GateClosed);
+            if out.planted(Plant::OpenGates) {
+                let state = proto::gate::State::Open.into();
+                self.write_gate(partition, endpoint, proto::Gate { state, ..record }, out);
+            }
+        }
+    }
+
+    fn write_gate(
+        &self,
+        partition: usize,
+        endpoint: EndpointId,
+        record: proto::Gate,
+        out: &mut Outside,
+    ) {
+        if let Some(Stage::Open(owner)) = self.parts.get(&partition).map(|part| &part.stage) {
+            let read_to = owner.fold().next();
+            out.check.gate_written(&record, (partition, read_to));
+        }
+        self.write_table(gate_key(endpoint), record.to_value(), out);
     }
 
     fn write_table(&self, key: bytes::Bytes, value: bytes::Bytes, out: &mut Outside) {
@@ -218,11 +240,12 @@ impl Node {
             let wanted = owner.page(endpoint, next, values.iter().copied(), now, &mut actions);
             for (offset, value) in values {
                 if wanted.binary_search(&offset).is_ok() {
-                    part.keep(offset, value, &mut left);
+                    part.keep(offset, value, &mut left, out.plant);
                 }
             }
         }
         self.bodies_left = left;
+        self.count_bodies(out);
         self.act(partition, actions, out);
     }
 

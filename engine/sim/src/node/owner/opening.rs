@@ -14,6 +14,7 @@ use posthaste_proto::Record as _;
 use super::{Stage, lane};
 use crate::group::GroupId;
 use crate::log::{Topic, Value};
+use crate::node::lines::{as_read, caps};
 use crate::node::{Happening, Node, Purpose};
 use crate::plant::Plant;
 use crate::seen::Seen;
@@ -44,9 +45,10 @@ impl Node {
         {
             loaded.fold.skip_to(place.part0);
         }
-        let registry = Arc::clone(&self.registry);
+        let registry = self.endpoints(out);
         let rng = Rng::new(self.shards_seed ^ epoch);
         let mut owner = Owner::load(loaded, registry, Arc::clone(&self.policies), rng);
+        owner.set_caps(caps(&out.plan));
         if out.planted(Plant::BeforeClaim) {
             owner.claimed(0);
         }
@@ -106,6 +108,9 @@ fn load(partition: usize, position: u64, metadata: &str, out: &mut Outside) -> L
         let loaded = assembly.load().ok();
         if let Some(loaded) = loaded.filter(|one| one.fold.next() == position) {
             out.check.seen.note(Seen::SnapshotLoaded);
+            if place.parts > 1 {
+                out.check.seen.note(Seen::SnapshotInParts);
+            }
             if out.planted(Plant::ForgetSnapshot) {
                 return Loaded {
                     fold: Fold::new(position),
@@ -122,7 +127,8 @@ fn load(partition: usize, position: u64, metadata: &str, out: &mut Outside) -> L
     let (records, _) = out.log.read((Topic::Lane, partition), 0, usize::MAX);
     for record in records.iter().take_while(|one| one.offset < position) {
         if let Value::Bytes(value) = &record.value {
-            let folded = fold.apply(record.offset, value);
+            let value = as_read(out.plant, &fold, record.offset, value);
+            let folded = fold.apply(record.offset, &value);
             assert!(folded.is_ok(), "the lane is well formed: {folded:?}");
         }
     }

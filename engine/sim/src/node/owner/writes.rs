@@ -92,6 +92,11 @@ impl Node {
         let Some(part) = self.parts.get_mut(&partition) else {
             return;
         };
+        if out.planted(Plant::DropMoves)
+            && let Some(owner) = part.owner()
+        {
+            return owner.moved(offset, 0);
+        }
         record.attempt = owed.attempts;
         record.due_ms = 0;
         record.reason = proto::Reason::Moved.into();
@@ -177,7 +182,7 @@ impl Node {
             }
             Purpose::Move(partition, epoch, offset) => {
                 if let Some(owner) = self.owner(partition, epoch) {
-                    owner.moved(offset);
+                    owner.moved(offset, at);
                 }
                 partition
             }

@@ -179,6 +179,23 @@ fn a_deleted_endpoint_is_owed_nothing() {
 }
 
 #[test]
+fn smaller_caps_move_timers_sooner_and_split_a_snapshot() {
+    let far = later(3_600_000).as_millis();
+    let mut lane = Lane::ready((0..5).map(|n| deliver(n, 1, far + n, NEVER)).collect());
+    assert_eq!(lane.owner.snapshot().len(), 1);
+    lane.owner.set_caps(Caps {
+        timers_per_endpoint: 3,
+        part_bytes: 200,
+        ..Caps::default()
+    });
+    let parts = lane.owner.snapshot();
+    assert!(parts.len() > 1 && parts.iter().all(|part| part.len() <= 200 + 32));
+    lane.tick(START);
+    let moves = |action: &&Action| matches!(action, Action::Move { .. });
+    assert_eq!(lane.wanted.iter().filter(moves).count(), 2);
+}
+
+#[test]
 fn timers_over_the_cap_are_moved() {
     let count = u64::try_from(TIMERS_PER_ENDPOINT_MAX).unwrap() + 2;
     let far = later(3_600_000).as_millis();
@@ -195,12 +212,13 @@ fn timers_over_the_cap_are_moved() {
     let first = moved(&mut lane);
     assert_eq!(first.len(), 2);
     for offset in first {
-        lane.owner.moved(offset);
         let mut record = deliver(offset, 1, 0, NEVER);
         std::mem::swap(&mut record, &mut lane.log[offset.to_usize()]);
         let again = lane.log[offset.to_usize()].clone();
         lane.log[offset.to_usize()] = record;
         lane.append(again);
+        let to = u64::try_from(lane.log.len() - 1).unwrap();
+        lane.owner.moved(offset, to);
     }
     lane.tick(START);
     assert!(moved(&mut lane).is_empty(), "the fact is not read back");

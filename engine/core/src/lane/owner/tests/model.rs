@@ -366,7 +366,8 @@ impl World {
             (record.due_ms, record.attempt) = (0, owed.attempts);
             self.append(record.to_value());
             node.ended.insert(offset);
-            node.owner.moved(offset);
+            node.owner
+                .moved(offset, u64::try_from(self.log.len() - 1).unwrap());
         }
     }
 
