@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use posthaste_core::delivery::{Delivery, Report, ReportEnd};
 use posthaste_core::limits::{
@@ -25,11 +25,12 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::{HeaderNames, Topics};
 use crate::control::Endpoints;
-use crate::log::{CommitError, Epoch, GroupConsumer, GroupEvent, Log, LogError};
+use crate::log::{Epoch, GroupConsumer, GroupEvent, Log, LogError};
 use crate::telemetry::OwnerMetrics;
 
 mod act;
 mod bodies;
+mod commits;
 mod opening;
 mod part;
 #[cfg(test)]
@@ -37,6 +38,7 @@ mod tests;
 mod writes;
 
 use bodies::Budget;
+use commits::Committed;
 use part::{Batch, Part};
 use writes::{Done, OPENINGS_MAX, Place, Writer, Writing, Written};
 
@@ -89,12 +91,6 @@ pub struct OwnerRoom {
     writes: FuturesUnordered<Writing>,
     commits: FuturesUnordered<BoxFuture<'static, Committed>>,
     draining: bool,
-}
-
-struct Committed {
-    place: Place,
-    upto: u64,
-    result: Result<(), CommitError>,
 }
 
 enum Event {
@@ -426,55 +422,6 @@ impl OwnerRoom {
         if let Some(progress) = waiting.and_then(|owner| owner.take_facts()) {
             part.writing = true;
             self.writes.push(self.writer.facts(place, progress));
-        }
-    }
-
-    /// Commits what could not be committed before, and counts.
-    fn commit_all(&mut self) {
-        let (mut waiting, mut held) = (0, 0);
-        for place in self.parts.values().map(Part::place).collect::<Vec<_>>() {
-            self.commit(place);
-            if let Some(owner) = self.live(place).and_then(Part::owner) {
-                let timers = owner.fold().timers().len();
-                waiting += timers;
-                held += owner.fold().len() - timers;
-            }
-        }
-        self.metrics.owed(waiting, held);
-    }
-
-    fn commit(&mut self, place: Place) {
-        let part = self.parts.get_mut(&place.partition);
-        let Some(part) = part.filter(|part| part.epoch == place.epoch) else {
-            return;
-        };
-        let Some(commit) = part.commit.as_mut().filter(|commit| !commit.under_way) else {
-            return;
-        };
-        commit.under_way = true;
-        let upto = commit.upto;
-        let metadata = commit.metadata.clone();
-        let commit = self.consumer.commit(&part.tp, part.epoch, upto, metadata);
-        let committed = move |result| Committed {
-            place,
-            upto,
-            result,
-        };
-        self.commits.push(commit.map(committed).boxed());
-    }
-
-    fn committed(&mut self, committed: &Committed) {
-        let Some(part) = self.live(committed.place) else {
-            return;
-        };
-        let Some(commit) = part.commit.as_mut() else {
-            return;
-        };
-        commit.under_way = false;
-        match &committed.result {
-            Ok(()) if commit.upto == committed.upto => part.commit = None,
-            Ok(()) => {}
-            Err(error) => tracing::warn!(tp = %part.tp, %error, "lane commit failed, trying again"),
         }
     }
 
