@@ -158,6 +158,11 @@ pub const OWNER_DEAD: Metric = counted(
     "posthaste_owner_dead_letters_total",
     "Deliveries given up by owners, by cause.",
 );
+/// Pages of held deliveries that the lane's retention had passed.
+pub const OWNER_LANE_PASSED: Metric = counted(
+    "posthaste_owner_lane_passed_total",
+    "Pages of held deliveries lost because the lane's retention had passed them.",
+);
 /// Endpoints in the registry.
 pub const CONTROL_ENDPOINTS: Metric =
     gauged("posthaste_control_endpoints", "Endpoints in the registry.");
@@ -201,6 +206,7 @@ pub const NAMES: &[Metric] = &[
     OWNER_FACTS,
     OWNER_DEAD,
     CONTROL_ENDPOINTS,
+    OWNER_LANE_PASSED,
     CONTROL_UNKNOWN_POLICIES,
     API_EVENTS,
     API_REDRIVEN,
@@ -419,6 +425,11 @@ impl OwnerMetrics {
     pub fn dead(&self, cause: DeadCause, count: u64) {
         counter!(OWNER_DEAD.name, "cause" => cause.as_str_name()).increment(count);
     }
+}
+
+/// Held deliveries are lost to the lane's retention.
+pub fn lane_passed() {
+    counter!(OWNER_LANE_PASSED.name).increment(1);
 }
 
 /// So many endpoints name a retry policy that is not known.

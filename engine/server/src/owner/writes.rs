@@ -29,7 +29,7 @@ use crate::log::{
     APPEND_WAIT_MAX, Epoch, Log, LogError, NewRecord, Offset, Record, TopicPartition,
     append_until_durable,
 };
-use crate::operational;
+use crate::{operational, telemetry};
 
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// Of the lane, read at once for held deliveries.
@@ -176,6 +176,15 @@ impl Writer {
             let tp = this.lane(place.partition);
             match this.log.read(&tp, from, PAGE_BYTES).await {
                 Ok((records, next)) => Done::Page(endpoint, records, next.min(to)),
+                // The topic's retention is no longer what was verified.
+                Err(LogError::OutOfRange { start, .. }) if start > from => {
+                    tracing::error!(
+                        %tp, from, start, %endpoint,
+                        "held deliveries are lost: the lane's retention has passed them"
+                    );
+                    telemetry::lane_passed();
+                    Done::Page(endpoint, Vec::new(), start.min(to))
+                }
                 Err(error) => {
                     tracing::warn!(%tp, from, %error, "cannot read what is held, trying again");
                     tokio::time::sleep(FIRST_WAIT).await;
