@@ -165,6 +165,9 @@ pub const PACE_YOUNG_MS: u64 = 100;
 pub const PACE_EVERY: Duration = Duration::from_millis(100);
 /// Answers that take less than this on average are never late.
 pub const PACE_LATE: Duration = Duration::from_millis(3);
+/// Receivers that answer sooner at their best need few attempts at once, and
+/// only they are paced.
+pub const PACE_PROMPT: Duration = Duration::from_millis(10);
 /// Answers that take more than this on average are the receivers' own time:
 /// nothing is concluded from them.
 pub const PACE_QUICK: Duration = Duration::from_millis(25);
@@ -443,7 +446,8 @@ const _: () = {
     assert!(SHARD_SLOW_MAX < SHARD_IN_FLIGHT_MAX && SHARD_RETRIES_MAX < SHARD_IN_FLIGHT_MAX);
     assert!(PANIC_LEAVE_PERCENT < PANIC_ENTER_PERCENT && PANIC_IN_FLIGHT_MAX > 0);
     assert!(PACE_MIN <= SHARD_IN_FLIGHT_MAX);
-    assert!(PACE_LATE.as_millis() < PACE_QUICK.as_millis());
+    assert!(PACE_LATE.as_millis() < PACE_PROMPT.as_millis());
+    assert!(PACE_PROMPT.as_millis() < PACE_QUICK.as_millis());
     assert!(QUEUE_ITEMS_FAIR <= QUEUE_ITEMS_MAX);
     assert!(QUEUE_ITEMS_MAX <= SHARD_QUEUED_MAX);
     assert!(QUEUE_BYTES_MAX >= BODY_BYTES_MAX);

@@ -11,7 +11,7 @@ use crate::base_rtt::BaseRtt;
 use crate::breaker::{Breaker, Sign};
 use crate::delivery::{Class, Delivery, Flight, Room};
 use crate::limits::{
-    COST_BYTES, FRESH_PER_OWED, PACE_LATE, PACE_QUICK, QUEUE_BYTES_MAX, QUEUE_ITEMS_FAIR,
+    COST_BYTES, FRESH_PER_OWED, PACE_PROMPT, PACE_QUICK, QUEUE_BYTES_MAX, QUEUE_ITEMS_FAIR,
     QUEUE_ITEMS_MAX, QUEUE_WAIT_MAX, SLOW_MS, VERY_SLOW_MS,
 };
 use crate::outcome::Outcome;
@@ -238,7 +238,7 @@ impl Queue {
     /// answers are late only if they wait on our side.
     pub(crate) fn is_prompt(&self) -> bool {
         match self.base_rtt.lowest() {
-            Some(base) => base < PACE_LATE,
+            Some(base) => base < PACE_PROMPT,
             None => u128::from(self.answers_ms8 / 8) < PACE_QUICK.as_millis(),
         }
     }

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use crate::base_rtt::BaseRtt;
 use crate::limits::{
     PACE_EVERY, PACE_LATE, PACE_MIN, PACE_PART_MIN, PACE_QUICK, PACE_YOUNG_MS, SHARD_IN_FLIGHT_MAX,
 };
@@ -32,6 +33,7 @@ pub(super) struct Pace {
     took: Duration,
     base: Duration,
     at: Timestamp,
+    strangers: BaseRtt,
 }
 
 /// Attempts in flight by age, in groups of ten milliseconds.
@@ -52,6 +54,7 @@ impl Default for Pace {
             took: Duration::ZERO,
             base: Duration::ZERO,
             at: Timestamp::default(),
+            strangers: BaseRtt::default(),
         }
     }
 }
@@ -92,8 +95,12 @@ impl Pace {
     }
 
     /// … with an answer, of an endpoint that answers in this time when nothing
-    /// waits. One of which that is not known is taken to be in time.
+    /// waits. Those of which it is not known yet have one for all.
     pub(super) fn answered(&mut self, took: Duration, base: Option<Duration>, now: Timestamp) {
+        if base.is_none() {
+            self.strangers.answered(took, now);
+        }
+        let base = base.or(self.strangers.lowest());
         self.answers += 1;
         self.took += took;
         self.base += base.unwrap_or(took);
@@ -171,7 +178,6 @@ fn whole_us(time: Duration) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base_rtt::BaseRtt;
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_millis(1_000_000 + millis)

@@ -78,8 +78,8 @@ const CORE: [Layer; 26] = [
     layer(
         "shard",
         &[
-            "delivery", "gate", "id", "limits", "outcome", "queue", "registry", "retry", "rng",
-            "time", "timers",
+            "base_rtt", "delivery", "gate", "id", "limits", "outcome", "queue", "registry",
+            "retry", "rng", "time", "timers",
         ],
     ),
     // An owner hears of its deliveries by outcome and decides by retry.
