@@ -1,4 +1,4 @@
-//! Endpoints: create, list, show; [`change`] has what changes them.
+//! Endpoints: create, list, show; `change` has what changes them.
 
 use std::sync::Arc;
 
