@@ -152,8 +152,10 @@ fn range(since: Option<&str>, until: Option<&str>, now: Timestamp) -> Result<Ran
     let ago = u64::try_from(SINCE_DEFAULT.as_millis()).unwrap_or(0);
     let hour_ago = Timestamp::from_millis(now.as_millis().saturating_sub(ago));
     let since = read("since", since, hour_ago)?;
-    let until = read("until", until, now)?.min(now);
-    if since >= until {
+    // What came in this millisecond has come.
+    let end = now.after(Duration::from_millis(1));
+    let until = read("until", until, end)?.min(end);
+    if since >= until.min(now) {
         let wanted = "expected a time in the past, and before `until`";
         return Err(Problem::invalid("since", wanted));
     }
@@ -183,4 +185,21 @@ fn wanted(asked: &Backtest) -> Result<Wanted, Problem> {
         event_types: patterns.collect::<Result<_, _>>()?,
         samples,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_this_millisecond_is_tried_too() {
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let whole = range(None, None, now).ok().unwrap();
+        assert!(whole.since < now && whole.until > now);
+        // Which is not to say that nothing is a range.
+        let now_text = "2023-11-14T22:13:20Z";
+        assert!(range(Some(now_text), None, now).is_err());
+        let past = range(None, Some(now_text), now).ok().unwrap();
+        assert_eq!(past.until, now);
+    }
 }
