@@ -41,91 +41,6 @@ pub struct IdError {
     pub prefix: &'static str,
 }
 
-impl EndpointId {
-    const PREFIX: &'static str = "ep_";
-
-    /// From its 16 bytes.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// Its 16 bytes.
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-
-    /// A new id: 48 bits of time, then 80 random bits (the ULID layout).
-    pub fn generate(now: Timestamp, rng: &mut Rng) -> Self {
-        Self(time_sortable(now, rng))
-    }
-}
-
-impl DeliveryId {
-    const PREFIX: &'static str = "dlv_";
-
-    /// From its 16 bytes.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// Its 16 bytes.
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-}
-
-impl CommandId {
-    const PREFIX: &'static str = "cmd_";
-
-    /// Its 16 bytes.
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-
-    /// A new id.
-    pub fn generate(now: Timestamp, rng: &mut Rng) -> Self {
-        Self(time_sortable(now, rng))
-    }
-}
-
-impl KeyId {
-    const PREFIX: &'static str = "pk_";
-
-    /// From its 16 bytes.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// Its 16 bytes.
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-
-    /// A new id.
-    pub fn generate(now: Timestamp, rng: &mut Rng) -> Self {
-        Self(time_sortable(now, rng))
-    }
-}
-
-impl RequestId {
-    const PREFIX: &'static str = "req_";
-
-    /// From its 16 bytes.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// Its 16 bytes.
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-
-    /// A new id.
-    pub fn generate(now: Timestamp, rng: &mut Rng) -> Self {
-        Self(time_sortable(now, rng))
-    }
-}
-
 /// A new event id, for an event that came without one.
 pub fn generate_event_id(now: Timestamp, rng: &mut Rng) -> String {
     format!("evt_{}", encode(&time_sortable(now, rng)))
@@ -176,8 +91,22 @@ fn decode(text: &str) -> Option<[u8; 16]> {
     Some(value.to_be_bytes())
 }
 
-macro_rules! text_form {
-    ($name:ident) => {
+macro_rules! id {
+    ($name:ident, $prefix:literal) => {
+        impl $name {
+            const PREFIX: &'static str = $prefix;
+
+            /// From its 16 bytes.
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(bytes)
+            }
+
+            /// Its 16 bytes.
+            pub const fn as_bytes(&self) -> &[u8; 16] {
+                &self.0
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{}{}", Self::PREFIX, encode(&self.0))
@@ -204,11 +133,24 @@ macro_rules! text_form {
         }
     };
 }
-text_form!(EndpointId);
-text_form!(DeliveryId);
-text_form!(CommandId);
-text_form!(KeyId);
-text_form!(RequestId);
+id!(EndpointId, "ep_");
+id!(DeliveryId, "dlv_");
+id!(CommandId, "cmd_");
+id!(KeyId, "pk_");
+id!(RequestId, "req_");
+
+/// A delivery's id is not made but derived.
+macro_rules! generated {
+    ($($name:ident)*) => {$(
+        impl $name {
+            /// A new id: 48 bits of time, then 80 random bits (the ULID layout).
+            pub fn generate(now: Timestamp, rng: &mut Rng) -> Self {
+                Self(time_sortable(now, rng))
+            }
+        }
+    )*};
+}
+generated!(EndpointId CommandId KeyId RequestId);
 
 #[cfg(test)]
 mod tests {

@@ -193,13 +193,13 @@ impl Queue {
         } else {
             (Load::of(outcome), Sign::of(outcome))
         };
+        let took = now.since(delivery.started);
         if load == Load::Served {
-            self.base_rtt.answered(now.since(delivery.started), now);
+            self.base_rtt.answered(took, now);
         }
         self.window
             .ended(load, self.in_flight, most, delivery.started, now);
         self.finish(delivery.ticket.room);
-        let took = now.since(delivery.started);
         if outcome.status.is_some() {
             self.answered(took);
         }

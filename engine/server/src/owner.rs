@@ -90,7 +90,8 @@ pub struct OwnerRoom {
     bodies: Budget,
     writes: FuturesUnordered<Writing>,
     commits: FuturesUnordered<BoxFuture<'static, Committed>>,
-    draining: bool,
+    /// Since it was told to stop: until then all is to be written.
+    until: Option<Instant>,
 }
 
 enum Event {
@@ -152,7 +153,7 @@ impl OwnerRoom {
             bodies: Budget::new(OWNER_BODY_BYTES_MAX),
             writes: FuturesUnordered::new(),
             commits: FuturesUnordered::new(),
-            draining: false,
+            until: None,
         }
     }
 
@@ -164,9 +165,8 @@ impl OwnerRoom {
         deadline: Duration,
     ) -> Result<(), LogError> {
         let mut tickers = Tickers::new();
-        let mut until: Option<Instant> = None;
         loop {
-            let draining = until.is_some();
+            let draining = self.until.is_some();
             let event = tokio::select! {
                 biased;
                 () = stop.cancelled(), if !draining => Event::Stop,
@@ -180,11 +180,11 @@ impl OwnerRoom {
                 event = self.consumer.next() => Event::Group(event),
             };
             if matches!(event, Event::Stop) {
-                until = Some(Instant::now() + deadline);
+                self.until = Some(Instant::now() + deadline);
             }
             self.handle(event)?;
             self.flush_outbox();
-            let Some(until) = until else { continue };
+            let Some(until) = self.until else { continue };
             if self.is_drained() {
                 return Ok(());
             }
@@ -213,7 +213,7 @@ impl OwnerRoom {
     fn group_event(&mut self, event: GroupEvent) -> Result<(), LogError> {
         match event {
             // Another will have it in a moment.
-            GroupEvent::Assigned { .. } if self.draining => {}
+            GroupEvent::Assigned { .. } if self.until.is_some() => {}
             GroupEvent::Assigned {
                 tp,
                 epoch,
@@ -276,7 +276,6 @@ impl OwnerRoom {
     }
 
     fn drain(&mut self) {
-        self.draining = true;
         let owners = self.parts.values_mut().filter_map(Part::owner);
         owners.for_each(posthaste_core::lane::owner::Owner::drain);
     }
@@ -366,7 +365,7 @@ impl OwnerRoom {
     ) -> Result<(), LogError> {
         let registry = Arc::clone(&self.registry.borrow());
         let policies = Arc::clone(&self.policies);
-        let draining = self.draining;
+        let draining = self.until.is_some();
         let Some(part) = self.live(place) else {
             return Ok(());
         };

@@ -29,7 +29,7 @@ use crate::control::By;
 
 mod change;
 
-pub(in crate::api) use change::{Place, based};
+pub(in crate::api) use change::Place;
 pub use change::{delete, enable, patch, replace};
 
 /// What a new endpoint is made of, and all of it that can be changed.
@@ -332,7 +332,7 @@ pub async fn show(
     Segments((tenant, name)): Segments<(String, String)>,
 ) -> Result<Response, Problem> {
     let endpoint = find(&api, &tenant, &name)?;
-    Ok((change::tag(&endpoint), Json(shown(&endpoint))).into_response())
+    Ok(change::answer(&endpoint))
 }
 
 /// Another tenant's endpoint is not found, as one that never was.

@@ -23,8 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::auth::Caller;
 use super::body::{Whole, read_json};
-use super::endpoints::find;
-use super::endpoints::{Place, based};
+use super::endpoints::{Place, find};
 use super::problem::{Problem, Segments};
 use super::signing::{AlgorithmName, Imported, secret_text};
 use crate::clock::random_seed;
@@ -135,7 +134,7 @@ pub async fn rotate(
         shown: shown(&secret, endpoint.created_at),
         secret: &text,
     };
-    let place = Place::new(&api, &tenant, &name, based(&headers, None)?);
+    let place = Place::named(&api, &tenant, &name, &headers)?;
     place
         .change(&caller, |present| {
             let mut changed = present.clone();
@@ -179,7 +178,7 @@ pub async fn delete(
     caller: Caller,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let place = Place::new(&api, &tenant, &name, based(&headers, None)?);
+    let place = Place::named(&api, &tenant, &name, &headers)?;
     place
         .change(&caller, |present| {
             let mut changed = present.clone();

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use posthaste_core::id::EndpointId;
+use posthaste_core::lane::fold::{Fact, Fold};
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 
@@ -50,15 +51,30 @@ impl Bodies {
         self.kept.get(&offset)
     }
 
-    /// The delivery is settled.
-    pub(super) fn remove(&mut self, offset: Offset, budget: &mut Budget) {
+    /// Lets go of what a fact has settled.
+    pub(super) fn follow(&mut self, fact: &Fact, fold: &Fold, budget: &mut Budget) {
+        match *fact {
+            Fact::Settled(offset, _) => self.remove(offset, budget),
+            Fact::Passed(to, endpoint, 1..) => {
+                self.pass(
+                    to,
+                    endpoint,
+                    |offset| fold.is_owed(endpoint, offset),
+                    budget,
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn remove(&mut self, offset: Offset, budget: &mut Budget) {
         if let Some(deliver) = self.kept.remove(&offset) {
             budget.left += charge(&deliver);
         }
     }
 
     /// Of this endpoint, everything below `to` that is no longer owed.
-    pub(super) fn pass(
+    fn pass(
         &mut self,
         to: Offset,
         endpoint: EndpointId,

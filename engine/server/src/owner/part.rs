@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use posthaste_core::delivery::{Delivery, Room, Ticket, event_of};
-use posthaste_core::lane::fold::{Change, Fact};
+use posthaste_core::id::EndpointId;
+use posthaste_core::lane::fold::Change;
 use posthaste_core::lane::owner::{Action, Owner};
 use posthaste_core::lane::snapshot::Loaded;
 use posthaste_core::outcome::Cause;
@@ -134,15 +135,8 @@ impl Part {
                     self.bodies.keep(&record, budget);
                 }
                 Change::Facts(facts) => {
-                    for fact in facts {
-                        match fact {
-                            Fact::Settled(offset, _) => self.bodies.remove(offset, budget),
-                            Fact::Passed(to, endpoint, 1..) => {
-                                let owed = |offset| owner.fold().is_owed(endpoint, offset);
-                                self.bodies.pass(to, endpoint, owed, budget);
-                            }
-                            _ => {}
-                        }
+                    for fact in &facts {
+                        self.bodies.follow(fact, owner.fold(), budget);
                     }
                 }
                 _ => {}
@@ -155,7 +149,7 @@ impl Part {
     /// Hands the owner a part of the lane, and keeps what it will ask for.
     pub(super) fn page(
         &mut self,
-        endpoint: posthaste_core::id::EndpointId,
+        endpoint: EndpointId,
         records: &[Record],
         next: Offset,
         now: Timestamp,

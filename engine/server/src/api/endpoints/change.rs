@@ -31,6 +31,11 @@ pub(super) fn tag(endpoint: &Endpoint) -> [(HeaderName, String); 1] {
     [(header::ETAG, format!("\"{}\"", endpoint.version))]
 }
 
+/// An endpoint as it stands, with its version.
+pub(super) fn answer(endpoint: &Endpoint) -> Response {
+    (tag(endpoint), Json(shown(endpoint))).into_response()
+}
+
 /// Changes what the body names; `null` brings a member's default back (RFC
 /// 7396).
 pub async fn patch(
@@ -58,7 +63,7 @@ pub async fn patch(
             remade(&api, present, settings, filter)
         })
         .await?;
-    Ok((tag(&changed), Json(shown(&changed))).into_response())
+    Ok(answer(&changed))
 }
 
 /// Replaces all that can be changed, or makes an endpoint of that uid.
@@ -85,9 +90,7 @@ pub async fn replace(
     let settings = Value::Object(settings);
     let is_new = !by_id && based.is_none() && find(&api, &tenant, &name).is_err();
     if is_new {
-        let mut new = settings_of(settings)?;
-        new.filter = filter;
-        return make(&api, tenant, new, &caller).await;
+        return make(&api, tenant, settings_of(settings, filter)?, &caller).await;
     }
     let place = Place::new(&api, &tenant, &name, based);
     let changed = place
@@ -95,7 +98,7 @@ pub async fn replace(
             remade(&api, present, settings.clone(), filter.clone())
         })
         .await?;
-    Ok((tag(&changed), Json(shown(&changed))).into_response())
+    Ok(answer(&changed))
 }
 
 /// Lets a disabled endpoint have deliveries again, by id or uid: what it holds
@@ -106,7 +109,7 @@ pub async fn enable(
     caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let place = Place::new(&api, &tenant, &name, based(&headers, None)?);
+    let place = Place::named(&api, &tenant, &name, &headers)?;
     let changed = place
         .change(&caller, |present| {
             Ok(Endpoint {
@@ -116,7 +119,7 @@ pub async fn enable(
             })
         })
         .await?;
-    Ok((tag(&changed), Json(shown(&changed))).into_response())
+    Ok(answer(&changed))
 }
 
 /// Deletes an endpoint, by id or uid. What waits for it is cancelled.
@@ -126,9 +129,9 @@ pub async fn delete(
     caller: Caller,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let place = Place::new(&api, &tenant, &name, based(&headers, None)?);
+    let place = Place::named(&api, &tenant, &name, &headers)?;
     let by = caller.by();
-    let mut again = based(&headers, None)?.is_none();
+    let mut again = place.based.is_none();
     loop {
         let present = place.present()?;
         match api.endpoints.delete(&present, &by).await {
@@ -155,12 +158,17 @@ pub(in crate::api) struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    pub(in crate::api) fn new(
+    /// Of a request whose body names no version.
+    pub(in crate::api) fn named(
         api: &'a Api,
         tenant: &'a str,
         name: &'a str,
-        based: Option<u64>,
-    ) -> Self {
+        headers: &HeaderMap,
+    ) -> Result<Self, Problem> {
+        Ok(Self::new(api, tenant, name, based(headers, None)?))
+    }
+
+    fn new(api: &'a Api, tenant: &'a str, name: &'a str, based: Option<u64>) -> Self {
         Self {
             api,
             tenant,
@@ -204,7 +212,7 @@ impl<'a> Place<'a> {
 
 /// The version a change is based on: `If-Match: "3"`, or `version` in the body,
 /// which is taken out of it.
-pub(in crate::api) fn based(
+fn based(
     headers: &HeaderMap,
     body: Option<&mut Map<String, Value>>,
 ) -> Result<Option<u64>, Problem> {
@@ -239,8 +247,7 @@ fn remade(
     settings: Value,
     filter: Option<Box<RawValue>>,
 ) -> Result<Endpoint, Problem> {
-    let mut new = settings_of(settings)?;
-    new.filter = filter;
+    let mut new = settings_of(settings, filter)?;
     if new.secret.take().is_some() {
         let wanted = "it is not changed like this: expected none; `secrets/rotate` takes it";
         return Err(Problem::invalid("secret", wanted));
@@ -254,8 +261,10 @@ fn remade(
     filled(api, present.to_proto(), new)
 }
 
-fn settings_of(settings: Value) -> Result<NewEndpoint, Problem> {
-    serde_path_to_error::deserialize(settings).map_err(|error| Problem::wrong_json(&error))
+fn settings_of(settings: Value, filter: Option<Box<RawValue>>) -> Result<NewEndpoint, Problem> {
+    let read = serde_path_to_error::deserialize(settings);
+    let new: NewEndpoint = read.map_err(|error| Problem::wrong_json(&error))?;
+    Ok(NewEndpoint { filter, ..new })
 }
 
 /// JSON merge patch (RFC 7396, section 2).

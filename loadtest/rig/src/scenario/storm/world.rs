@@ -228,16 +228,17 @@ impl<'a> World<'a> {
 
     /// What the first instance's API answers.
     pub(super) fn get(&self, path: &str) -> anyhow::Result<String> {
-        match self.seats.first() {
-            Some(Seat::Up(engine)) => engine.get(path),
-            _ => bail!("the first instance is not up"),
-        }
+        self.first()?.get(path)
     }
 
     /// Has the first instance delete what the path names.
     pub(super) fn delete(&self, path: &str) -> anyhow::Result<()> {
+        self.first()?.delete(path)
+    }
+
+    fn first(&self) -> anyhow::Result<&Engine> {
         match self.seats.first() {
-            Some(Seat::Up(engine)) => engine.delete(path),
+            Some(Seat::Up(engine)) => Ok(engine),
             _ => bail!("the first instance is not up"),
         }
     }
