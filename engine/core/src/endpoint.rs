@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 pub use self::secret::{Held, RemoveError, Sealed, Secret, TooManySecrets};
 use crate::content::Filter;
 use crate::event::check_tenant;
-use crate::filter::TypePattern;
+use crate::filter::{PatternError, TypePattern};
 use crate::id::EndpointId;
 use crate::limits::{
     CONNECT_TIMEOUT_DEFAULT, EVENT_TYPES_MAX, HEADERS_BYTES_MAX, IN_FLIGHT_DEFAULT, IN_FLIGHT_MAX,
@@ -36,6 +36,8 @@ pub struct Endpoint {
     pub description: String,
     /// What it wants; empty for everything.
     pub event_types: Vec<TypePattern>,
+    /// … but not these …
+    pub exclude_event_types: Vec<TypePattern>,
     /// … and of these, by their content.
     pub filter: Option<Filter>,
     /// How its deliveries are signed.
@@ -43,6 +45,9 @@ pub struct Endpoint {
     /// Newest first; those that are live at attempt time sign, as many as the
     /// scheme has room for.
     pub secrets: Vec<Secret>,
+    /// Its requests say the event's type, the attempt's number and why there is a
+    /// retry ([`EVENT_HEADERS`](crate::signature::EVENT_HEADERS)).
+    pub event_headers: bool,
     /// Sent with every attempt.
     pub headers: Vec<CustomHeader>,
     /// Attempts in flight at once.
@@ -158,14 +163,8 @@ impl Endpoint {
     pub fn from_proto(record: proto::Endpoint) -> Result<Self, EndpointError> {
         let id = <[u8; 16]>::try_from(record.id.as_ref())
             .map_err(|_| error("id", "expected 16 bytes"))?;
-        let event_types = record
-            .event_types
-            .iter()
-            .map(|text| {
-                text.parse()
-                    .map_err(|e| error("event_types", format!("{e}")))
-            })
-            .collect::<Result<_, _>>()?;
+        let event_types = patterns("event_types", &record.event_types)?;
+        let exclude_event_types = patterns("exclude_event_types", &record.exclude_event_types)?;
         let headers = record.headers.into_iter().map(CustomHeader::from_proto);
         let endpoint = Self {
             id: EndpointId::from_bytes(id),
@@ -174,6 +173,8 @@ impl Endpoint {
             url: record.url,
             description: record.description,
             event_types,
+            exclude_event_types,
+            event_headers: record.event_headers,
             filter: filter_from_proto(&record.filter)?,
             scheme: scheme_from_proto(record.signing_scheme)?,
             secrets: record.secrets.into_iter().map(Secret::from_proto).collect(),
@@ -210,7 +211,9 @@ impl Endpoint {
             tenant: self.tenant.clone(),
             url: self.url.clone(),
             description: self.description.clone(),
-            event_types: self.event_types.iter().map(ToString::to_string).collect(),
+            event_types: texts(&self.event_types),
+            exclude_event_types: texts(&self.exclude_event_types),
+            event_headers: self.event_headers,
             signing_scheme: proto::SigningScheme::from(self.scheme).into(),
             secrets: self.secrets.iter().map(Secret::to_proto).collect(),
             headers: self.headers.iter().map(CustomHeader::to_proto).collect(),
@@ -267,16 +270,19 @@ impl Endpoint {
 
     /// Whether it wants events of this type.
     pub fn wants(&self, event_type: &str) -> bool {
-        self.event_types.is_empty() || self.event_types.iter().any(|p| p.matches(event_type))
+        let any = |patterns: &[TypePattern]| patterns.iter().any(|p| p.matches(event_type));
+        let wanted = self.event_types.is_empty() || any(&self.event_types);
+        wanted && !any(&self.exclude_event_types)
     }
 
     fn check(&self) -> Result<(), EndpointError> {
         check_tenant(&self.tenant).map_err(|e| error("tenant", e.to_string()))?;
-        if self.event_types.len() > EVENT_TYPES_MAX {
-            return Err(error(
-                "event_types",
-                format!("at most {EVENT_TYPES_MAX} patterns"),
-            ));
+        let lists = [
+            ("event_types", &self.event_types),
+            ("exclude_event_types", &self.exclude_event_types),
+        ];
+        if let Some((param, _)) = lists.iter().find(|(_, l)| l.len() > EVENT_TYPES_MAX) {
+            return Err(error(param, format!("at most {EVENT_TYPES_MAX} patterns")));
         }
         if self.secrets.is_empty() || self.secrets.len() > SECRETS_MAX {
             return Err(error("secrets", format!("expected 1 to {SECRETS_MAX}")));
@@ -359,6 +365,16 @@ fn scheme_from_proto(number: i32) -> Result<Scheme, EndpointError> {
     }
 }
 
+fn patterns(param: &'static str, texts: &[String]) -> Result<Vec<TypePattern>, EndpointError> {
+    let read = texts.iter().map(|text| text.parse());
+    read.collect::<Result<_, _>>()
+        .map_err(|e: PatternError| error(param, e.to_string()))
+}
+
+fn texts(patterns: &[TypePattern]) -> Vec<String> {
+    patterns.iter().map(ToString::to_string).collect()
+}
+
 fn filter_from_proto(text: &str) -> Result<Option<Filter>, EndpointError> {
     if text.is_empty() {
         return Ok(None);
@@ -438,6 +454,11 @@ mod tests {
         assert_eq!(endpoint.timeout, TIMEOUT_DEFAULT);
         assert_eq!(endpoint.retry_policy, STANDARD_POLICY);
         assert!(endpoint.wants("invoice.paid") && !endpoint.wants("order.paid"));
+        let mut record = sample(1, "acme", &["invoice.*"]);
+        record.exclude_event_types = vec!["*.draft".into()];
+        record.event_headers = true;
+        let endpoint = Endpoint::from_proto(record).unwrap();
+        assert!(endpoint.wants("invoice.paid") && !endpoint.wants("invoice.draft"));
         let again = Endpoint::from_proto(endpoint.to_proto()).unwrap();
         assert_eq!(again.to_proto(), endpoint.to_proto());
         // Which policies there are is the configuration's matter.

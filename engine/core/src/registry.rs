@@ -85,6 +85,8 @@ struct TenantIndex {
     all: Vec<EndpointIx>,
     /// Whether one of them has a filter.
     filtered: bool,
+    /// Whether one of them does not want some types.
+    excluding: bool,
     members: Vec<EndpointIx>,
 }
 
@@ -274,6 +276,7 @@ impl TenantIndex {
                 continue;
             };
             index.filtered |= endpoint.filter.is_some();
+            index.excluding |= !endpoint.exclude_event_types.is_empty();
             if endpoint.event_types.is_empty() {
                 index.all.push(ix);
             }
@@ -322,6 +325,22 @@ impl Registry {
             }
             out.truncate(seen);
         }
+        if index.excluding {
+            self.exclude(event_type, start, out);
+        }
+    }
+
+    /// Takes out again those that named the type as one they do not want.
+    fn exclude(&self, event_type: &str, start: usize, out: &mut Vec<EndpointIx>) {
+        let mut kept = start;
+        for at in start..out.len() {
+            let endpoint = self.endpoint(out[at]);
+            if endpoint.is_some_and(|endpoint| endpoint.wants(event_type)) {
+                out[kept] = out[at];
+                kept += 1;
+            }
+        }
+        out.truncate(kept);
     }
 
     /// Takes out of [`matching`](Self::matching) endpoints of a tenant those

@@ -130,11 +130,13 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let patterns = prop::collection::vec(select(&PATTERNS[..]), 0..4);
-    let put = (0..6_u8, select(&TENANTS[..]), patterns, any::<u8>());
+    let patterns = |most| prop::collection::vec(select(&PATTERNS[..]), 0..=most);
+    let wanted = (patterns(3), patterns(1));
+    let put = (0..6_u8, select(&TENANTS[..]), wanted, any::<u8>());
     prop_oneof![
-        6 => put.prop_map(|(number, tenant, patterns, disabled)| {
+        6 => put.prop_map(|(number, tenant, (patterns, excluded), disabled)| {
             let mut record = sample(number, tenant, &patterns);
+            record.exclude_event_types = excluded.into_iter().map(Into::into).collect();
             record.disabled = disabled < 50;
             Step::Put(Box::new(record))
         }),
@@ -163,7 +165,9 @@ fn expected(model: &Model, tenant: &str, event_type: &str) -> Vec<u8> {
     let matches = |record: &&proto::Endpoint| {
         let all = record.event_types.is_empty();
         let some = record.event_types.iter().any(|p| wants(p, event_type));
-        record.tenant == tenant && !record.disabled && (all || some)
+        let excluded = record.exclude_event_types.iter();
+        let none = !excluded.into_iter().any(|p| wants(p, event_type));
+        record.tenant == tenant && !record.disabled && (all || some) && none
     };
     let found = model.values().filter(matches);
     found.map(|record| record.id[0]).collect()

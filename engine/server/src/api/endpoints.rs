@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use posthaste_core::endpoint::{Endpoint, Held};
 use posthaste_core::event::check_tenant;
+use posthaste_core::filter::TypePattern;
 use posthaste_core::id::EndpointId;
 use posthaste_core::limits::ENDPOINTS_PER_TENANT_MAX;
 use posthaste_core::rng::Rng;
@@ -44,6 +45,8 @@ struct NewEndpoint {
     description: String,
     #[serde(default)]
     event_types: Vec<String>,
+    #[serde(default)]
+    exclude_event_types: Vec<String>,
     /// As it is written, so that no number in it is rounded.
     #[serde(default, skip_serializing)]
     filter: Option<Box<RawValue>>,
@@ -54,6 +57,9 @@ struct NewEndpoint {
     signing: Option<Signing>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
+    /// Type, attempt and retry reason in headers too.
+    #[serde(default)]
+    event_headers: bool,
     #[serde(default)]
     max_in_flight: u32,
     #[serde(default)]
@@ -98,6 +104,7 @@ struct Shown {
     description: String,
     status: &'static str,
     event_types: Vec<String>,
+    exclude_event_types: Vec<String>,
     signing: Chosen,
     filter: Option<Box<RawValue>>,
     max_in_flight: u32,
@@ -113,6 +120,7 @@ struct Shown {
     #[serde(skip_serializing_if = "String::is_empty")]
     disabled_reason: String,
     headers: Vec<String>,
+    event_headers: bool,
     created_at: String,
     version: u64,
 }
@@ -239,6 +247,8 @@ fn filled(
         uid: new.uid,
         url: new.url,
         event_types: new.event_types,
+        exclude_event_types: new.exclude_event_types,
+        event_headers: new.event_headers,
         filter: new.filter.map_or_else(String::new, |f| f.get().to_owned()),
         headers: new
             .headers
@@ -324,6 +334,10 @@ fn filter_of(endpoint: &Endpoint) -> Option<Box<RawValue>> {
     RawValue::from_string(text.to_owned()).ok()
 }
 
+fn texts(patterns: &[TypePattern]) -> Vec<String> {
+    patterns.iter().map(ToString::to_string).collect()
+}
+
 fn shown(endpoint: &Endpoint) -> Shown {
     Shown {
         id: endpoint.id.to_string(),
@@ -336,11 +350,8 @@ fn shown(endpoint: &Endpoint) -> Shown {
         } else {
             "active"
         },
-        event_types: endpoint
-            .event_types
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        event_types: texts(&endpoint.event_types),
+        exclude_event_types: texts(&endpoint.exclude_event_types),
         filter: filter_of(endpoint),
         signing: Chosen::from(endpoint),
         max_in_flight: endpoint.max_in_flight,
@@ -359,6 +370,7 @@ fn shown(endpoint: &Endpoint) -> Shown {
         },
         disabled_reason: endpoint.disabled_reason.clone(),
         headers: endpoint.headers.iter().map(|h| h.name.clone()).collect(),
+        event_headers: endpoint.event_headers,
         created_at: format_rfc3339(endpoint.created_at),
         version: endpoint.version,
     }

@@ -16,7 +16,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use posthaste_core::endpoint::Endpoint;
 use posthaste_core::limits::WRITE_BYTES_MAX;
 use posthaste_core::outcome::Cause;
-use posthaste_core::signature::{Piece, Signed, Signer};
+use posthaste_core::signature::{EVENT_HEADERS, Piece, Signed, Signer};
 use posthaste_core::target::{Host, Scheme, Target};
 use posthaste_core::time::Timestamp;
 use rustls_pki_types::{DnsName, ServerName};
@@ -164,7 +164,11 @@ impl Prepared {
         for (name, value) in &custom {
             field(&mut beginning, name.as_str(), value.as_bytes());
         }
-        let headers = endpoint.scheme.headers().iter();
+        let more = match endpoint.event_headers {
+            true => EVENT_HEADERS,
+            false => &[],
+        };
+        let headers = endpoint.scheme.headers().iter().chain(more);
         let mut prepared = Self {
             beginning,
             custom,

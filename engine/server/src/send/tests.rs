@@ -487,6 +487,34 @@ fn every_live_secret_signs_and_no_other() {
 }
 
 #[test]
+fn what_an_event_is_stands_in_headers_where_that_is_asked_for() {
+    local(async {
+        let (receiver, got) = Receiver::answering(OK, 2).await;
+        let egress = open_egress();
+        let endpoint = endpoint(&receiver.url(), |record| record.event_headers = true);
+        let prepared = Prepared::new(&endpoint, &egress, NOW).unwrap();
+        let mut connection = open(&egress, &prepared).await.unwrap();
+        let event = event("{}");
+        let second = Attempt {
+            retries: 1,
+            last_cause: Some(Cause::Http5xx),
+            ..first(&event)
+        };
+        for (attempt, number, reason) in [
+            (first(&event), "1", None),
+            (second, "2", Some("http_error")),
+        ] {
+            let taken = connection.attempt(&prepared, attempt, soon(10_000)).await;
+            assert_eq!(taken.unwrap().outcome.verdict, Verdict::Delivered);
+            let request = got.borrow_mut().remove(0);
+            assert_eq!(request.header("webhook-event-type"), Some("invoice.paid"));
+            assert_eq!(request.header("webhook-attempt"), Some(number));
+            assert_eq!(request.header("webhook-retry-reason"), reason);
+        }
+    });
+}
+
+#[test]
 fn every_scheme_goes_out_by_its_own_headers() {
     local(async {
         let (receiver, got) = Receiver::answering(OK, 4).await;

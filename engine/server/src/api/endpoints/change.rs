@@ -19,7 +19,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{NewEndpoint, Recovery, check_uid, filled, filter_of, find, make, open_headers, shown};
+use super::{
+    NewEndpoint, Recovery, check_uid, filled, filter_of, find, make, open_headers, shown, texts,
+};
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
@@ -299,11 +301,9 @@ impl From<&Endpoint> for NewEndpoint {
             url: endpoint.url.clone(),
             uid: endpoint.uid.clone(),
             description: endpoint.description.clone(),
-            event_types: endpoint
-                .event_types
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
+            event_types: texts(&endpoint.event_types),
+            exclude_event_types: texts(&endpoint.exclude_event_types),
+            event_headers: endpoint.event_headers,
             filter: None,
             secret: None,
             signing: Some(Signing::from(endpoint)),
