@@ -6,6 +6,7 @@
 mod contract;
 mod access;
 mod cli;
+mod concurrent;
 mod dead;
 mod dev;
 mod embedded;
