@@ -12,6 +12,7 @@ mod dev;
 mod embedded;
 mod filters;
 mod kafka;
+mod leaks;
 mod ordered;
 mod outage;
 mod receiver;
