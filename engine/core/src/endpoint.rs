@@ -78,6 +78,10 @@ pub struct Endpoint {
     pub created_at: Timestamp,
     /// Rises by one with each change; 0 before the first.
     pub version: u64,
+    /// How often the table had to repeat it unchanged (see
+    /// [`Table::restated`](crate::registry::Table::restated)): its records are
+    /// numbered by this and [`version`](Self::version) together.
+    pub restated: u64,
 }
 
 /// A header the endpoint asked for. The value may be a credential, so it is
@@ -196,7 +200,11 @@ impl Endpoint {
             ordered: record.ordered,
             fifo: record.fifo,
             created_at: Timestamp::from_millis(record.created_at_ms),
-            version: record.version,
+            version: record
+                .version
+                .checked_sub(record.restated)
+                .ok_or_else(|| error("restated", "expected no more than `version`"))?,
+            restated: record.restated,
         };
         endpoint.check()?;
         Ok(endpoint)
@@ -230,7 +238,8 @@ impl Endpoint {
             owned: self.owned,
             ordered: self.ordered,
             fifo: self.fifo,
-            version: self.version,
+            version: self.version + self.restated,
+            restated: self.restated,
             deleted: false,
             filter: self
                 .filter
@@ -244,7 +253,8 @@ impl Endpoint {
         proto::Endpoint {
             id: self.id.as_bytes().to_vec().into(),
             tenant: self.tenant.clone(),
-            version: self.version + 1,
+            version: self.version + self.restated + 1,
+            restated: self.restated,
             deleted: true,
             ..proto::Endpoint::default()
         }

@@ -63,7 +63,7 @@ struct Slot {
     id: EndpointId,
     endpoint: Option<Arc<Endpoint>>,
     gate: Gate,
-    /// Of the last change; [`SWEPT`] once even that is to be forgotten.
+    /// Of the last record; [`SWEPT`] once even that is to be forgotten.
     version: u64,
 }
 
@@ -170,16 +170,19 @@ impl Table {
     /// The present state of an endpoint as a record of its own, to be written
     /// behind one that was refused: a compacted log keeps the last record of a
     /// key, so the last has to be one that stands. Every instance makes the same
-    /// one of the same state, and the second of two changes nothing.
+    /// one of the same state, and the second of two changes nothing. To the
+    /// endpoint it is no change: its version stays.
     pub fn restated(&self, id: EndpointId) -> Bytes {
         let ix = self.by_id.get(&id);
         let slot = ix.and_then(|ix| self.slots.get(usize::try_from(ix.0).ok()?));
         let Some(present) = slot.and_then(|slot| slot.endpoint.as_ref()) else {
             return Bytes::new();
         };
-        let mut record = present.to_proto();
-        record.version += 1;
-        record.to_value()
+        let again = Endpoint {
+            restated: present.restated + 1,
+            ..Endpoint::clone(present)
+        };
+        again.to_proto().to_value()
     }
 
     fn apply_gate(&mut self, id: EndpointId, value: &Bytes) -> Result<(), String> {
@@ -388,7 +391,8 @@ impl Registry {
         let place = usize::try_from(self.index(endpoint.id)?.0).ok()?;
         let slot = self.slots.get(place)?;
         let present = slot.endpoint.as_ref().map(|present| present.version);
-        (slot.version != endpoint.version).then_some(Applied::Refused { present })
+        let last = present.unwrap_or(slot.version);
+        (last != endpoint.version).then_some(Applied::Refused { present })
     }
 
     /// A tenant's endpoints, oldest first.

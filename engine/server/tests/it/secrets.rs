@@ -137,7 +137,7 @@ fn publish(server: &Server) {
 }
 
 /// The files of a folder that hold these bytes.
-fn holding(folder: &Path, bytes: &[u8]) -> Vec<String> {
+pub(crate) fn holding(folder: &Path, bytes: &[u8]) -> Vec<String> {
     let files = std::fs::read_dir(folder).unwrap();
     let holds = |path: &Path| {
         let found = std::fs::read(path).unwrap();
