@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use posthaste_proto as proto;
+use zeroize::Zeroizing;
 
 pub use self::secret::{Held, RemoveError, Sealed, Secret, TooManySecrets};
 use crate::content::Filter;
@@ -74,13 +75,14 @@ pub struct Endpoint {
     pub version: u64,
 }
 
-/// A header the endpoint asked for. The value may be a credential.
+/// A header the endpoint asked for. The value may be a credential, so it is
+/// kept as secrets are.
 #[derive(Clone)]
 pub struct CustomHeader {
     /// Lower-case name.
     pub name: String,
-    /// Value.
-    pub value: Vec<u8>,
+    /// Its value, as the log holds it.
+    pub held: Held,
 }
 
 /// What is wrong with an endpoint. Every text names the field and what would
@@ -92,6 +94,57 @@ pub struct EndpointError {
     pub param: &'static str,
     /// What is wrong and what would be right.
     pub problem: String,
+}
+
+impl CustomHeader {
+    /// What its sealed value is bound to.
+    pub fn seal_id(&self) -> String {
+        format!("header:{}", self.name)
+    }
+
+    fn from_proto(record: proto::Header) -> Result<Self, EndpointError> {
+        let name = record.name.to_ascii_lowercase();
+        let held = match record.sealed {
+            Some(sealed) => Held::Sealed(sealed.into()),
+            None => match String::from_utf8(record.value.to_vec()) {
+                Ok(value) => Held::Clear(Zeroizing::new(value)),
+                Err(_) => return Err(wrong_header(&name)),
+            },
+        };
+        Ok(Self { name, held })
+    }
+
+    fn to_proto(&self) -> proto::Header {
+        let (value, sealed) = self.held.to_proto();
+        proto::Header {
+            name: self.name.clone(),
+            value: value.into_bytes().into(),
+            sealed,
+        }
+    }
+
+    /// Bytes it takes in the log.
+    fn bytes(&self) -> usize {
+        let value = match &self.held {
+            Held::Clear(value) => value.len(),
+            Held::Sealed(sealed) => sealed.text.len(),
+        };
+        self.name.len() + value
+    }
+
+    /// Whether name and value can be sent. A sealed value was looked at before
+    /// it was sealed.
+    fn is_sendable(&self) -> bool {
+        let value_ok = match &self.held {
+            Held::Clear(value) => value
+                .bytes()
+                .all(|b| b == b'\t' || b == b' ' || b.is_ascii_graphic()),
+            Held::Sealed(_) => true,
+        };
+        let name_ok =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+        value_ok && !self.name.is_empty() && self.name.bytes().all(name_ok)
+    }
 }
 
 impl fmt::Debug for CustomHeader {
@@ -113,6 +166,7 @@ impl Endpoint {
                     .map_err(|e| error("event_types", format!("{e}")))
             })
             .collect::<Result<_, _>>()?;
+        let headers = record.headers.into_iter().map(CustomHeader::from_proto);
         let endpoint = Self {
             id: EndpointId::from_bytes(id),
             uid: record.uid,
@@ -123,14 +177,7 @@ impl Endpoint {
             filter: filter_from_proto(&record.filter)?,
             scheme: scheme_from_proto(record.signing_scheme)?,
             secrets: record.secrets.into_iter().map(Secret::from_proto).collect(),
-            headers: record
-                .headers
-                .into_iter()
-                .map(|header| CustomHeader {
-                    name: header.name.to_ascii_lowercase(),
-                    value: header.value.to_vec(),
-                })
-                .collect(),
+            headers: headers.collect::<Result<_, _>>()?,
             max_in_flight: or_default(record.max_in_flight, IN_FLIGHT_DEFAULT),
             rate_per_second: record.rate_per_second,
             connect_timeout: millis_or(record.connect_timeout_ms, CONNECT_TIMEOUT_DEFAULT),
@@ -166,14 +213,7 @@ impl Endpoint {
             event_types: self.event_types.iter().map(ToString::to_string).collect(),
             signing_scheme: proto::SigningScheme::from(self.scheme).into(),
             secrets: self.secrets.iter().map(Secret::to_proto).collect(),
-            headers: self
-                .headers
-                .iter()
-                .map(|header| proto::Header {
-                    name: header.name.clone(),
-                    value: header.value.clone().into(),
-                })
-                .collect(),
+            headers: self.headers.iter().map(CustomHeader::to_proto).collect(),
             max_in_flight: self.max_in_flight,
             rate_per_second: self.rate_per_second,
             connect_timeout_ms: millis(self.connect_timeout),
@@ -205,6 +245,19 @@ impl Endpoint {
             deleted: true,
             ..proto::Endpoint::default()
         }
+    }
+
+    /// Everything of it that is kept sealed, each with what it is bound to.
+    pub fn kept(&self) -> impl Iterator<Item = (String, &Held)> {
+        let secrets = self.secrets.iter().map(|s| (s.id.clone(), &s.held));
+        secrets.chain(self.headers.iter().map(|h| (h.seal_id(), &h.held)))
+    }
+
+    /// The same, to be sealed.
+    pub fn kept_mut(&mut self) -> impl Iterator<Item = (String, &mut Held)> {
+        let secrets = self.secrets.iter_mut().map(|s| (s.id.clone(), &mut s.held));
+        let headers = self.headers.iter_mut();
+        secrets.chain(headers.map(|h| (h.seal_id(), &mut h.held)))
     }
 
     /// Whether first attempts are its owner's, too.
@@ -247,7 +300,7 @@ impl Endpoint {
     fn check_headers(&self) -> Result<(), EndpointError> {
         let mut bytes = 0;
         for header in &self.headers {
-            bytes += header.name.len() + header.value.len();
+            bytes += header.bytes();
             if refused_header(&header.name) || self.scheme.owns_header(&header.name) {
                 return Err(error(
                     "headers",
@@ -257,23 +310,8 @@ impl Endpoint {
                     ),
                 ));
             }
-            let value_ok = header
-                .value
-                .iter()
-                .all(|&b| b == b'\t' || b == b' ' || b.is_ascii_graphic());
-            let name_ok = !header.name.is_empty()
-                && header.name.bytes().all(|b| {
-                    b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_'
-                });
-            if !value_ok || !name_ok {
-                return Err(error(
-                    "headers",
-                    format!(
-                        "`{}`: expected a name of letters, digits, `-` and `_`, and a value of \
-                         visible ASCII",
-                        header.name.escape_default()
-                    ),
-                ));
+            if !header.is_sendable() {
+                return Err(wrong_header(&header.name));
             }
         }
         if bytes > HEADERS_BYTES_MAX {
@@ -338,6 +376,14 @@ impl From<Scheme> for proto::SigningScheme {
             Scheme::Slack => Self::Slack,
         }
     }
+}
+
+fn wrong_header(name: &str) -> EndpointError {
+    let problem = format!(
+        "`{}`: expected a name of letters, digits, `-` and `_`, and a value of visible ASCII",
+        name.escape_default()
+    );
+    error("headers", problem)
 }
 
 fn error(param: &'static str, problem: impl Into<String>) -> EndpointError {
@@ -419,6 +465,7 @@ mod tests {
         let header = |name: &str, value: &'static [u8]| proto::Header {
             name: name.into(),
             value: bytes::Bytes::from_static(value),
+            sealed: None,
         };
         for bad in [
             header("Host", b"x"),
@@ -442,7 +489,7 @@ mod tests {
                 let mut endpoint = endpoint.clone();
                 endpoint.headers.push(CustomHeader {
                     name: name.to_owned(),
-                    value: b"x".to_vec(),
+                    held: Held::Clear(Zeroizing::new("x".to_owned())),
                 });
                 assert_eq!(endpoint.check().is_err(), place == other, "{name}");
             }
@@ -456,6 +503,7 @@ mod tests {
         record.headers.push(proto::Header {
             name: "authorization".into(),
             value: bytes::Bytes::from_static(b"Bearer hunter2"),
+            sealed: None,
         });
         let shown = format!("{:?}", Endpoint::from_proto(record).unwrap());
         assert!(

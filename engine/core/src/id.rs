@@ -40,6 +40,11 @@ pub struct KeyId([u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId([u8; 16]);
 
+/// An operation's id, `op_` outside: deliveries made in its name carry it as
+/// their generation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OperationId([u8; 16]);
+
 /// Text that is not an id of the kind asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid id: expected `{prefix}` and 26 characters of Crockford base 32")]
@@ -163,6 +168,7 @@ id!(CommandId, "cmd_");
 id!(AttemptId, "atm_");
 id!(KeyId, "pk_");
 id!(RequestId, "req_");
+id!(OperationId, "op_");
 
 impl DeliveryId {
     /// Of an event of that time, told from others of it by a hash, of which the
@@ -207,7 +213,7 @@ macro_rules! generated {
         }
     )*};
 }
-generated!(EndpointId CommandId KeyId RequestId);
+generated!(EndpointId CommandId KeyId RequestId OperationId);
 
 #[cfg(test)]
 mod tests {

@@ -237,6 +237,7 @@ fn a_request_carries_these_headers_and_a_signature() {
             record.headers = vec![proto::Header {
                 name: "X-Api-Key".into(),
                 value: Bytes::from_static(b"k 1"),
+                sealed: None,
             }];
         });
         let prepared = Prepared::new(&endpoint, &egress, NOW).unwrap();
