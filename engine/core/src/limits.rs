@@ -2,6 +2,13 @@
 
 use std::time::Duration;
 
+mod look;
+
+pub use look::{
+    EVENT_SHOWN_BYTES_MAX, LOOK_BYTES_MAX, LOOK_FOUND_MAX, LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX,
+    LOOK_READ_BYTES, LOOK_READS_MAX, LOOK_TIME_MAX, LOOKS_MAX,
+};
+
 /// Longest event body. Longer records become dead letters (`oversize`); the
 /// HTTP ingest answers 413.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;

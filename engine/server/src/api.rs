@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use dashmap::DashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
-use posthaste_core::limits::BACKTESTS_MAX;
+use posthaste_core::limits::{BACKTESTS_MAX, LOOKS_MAX};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -28,10 +28,12 @@ mod audit;
 mod auth;
 mod body;
 pub mod dead_letters;
+pub mod deliveries;
 pub mod endpoints;
 pub mod events;
 pub mod filters;
 mod keys;
+mod look;
 mod page;
 mod portal;
 pub mod problem;
@@ -51,6 +53,8 @@ pub struct Api {
     pub(crate) event_partitions: u32,
     /// Those that may begin.
     pub(crate) backtests: Semaphore,
+    /// … and looks through the log.
+    pub(crate) looks: Semaphore,
     metrics: PrometheusHandle,
     /// Cancelled when the process stops.
     stop: CancellationToken,
@@ -94,6 +98,7 @@ impl Api {
             idempotency: DashMap::new(),
             event_partitions: parts.event_partitions,
             backtests: Semaphore::new(BACKTESTS_MAX),
+            looks: Semaphore::new(LOOKS_MAX),
             metrics: parts.metrics,
             stop: parts.stop,
         }
@@ -104,6 +109,8 @@ impl Api {
         let api = Arc::new(self);
         Router::new()
             .merge(of_tenants())
+            .merge(deliveries::routes())
+            .merge(events::routes())
             .route("/v1/secrets/reseal", post(secrets::reseal))
             .route("/.well-known/webhook-keys", get(secrets::published))
             .route("/v1/filters/evaluate", post(filters::evaluate))
@@ -128,7 +135,10 @@ impl Api {
 /// What belongs to a tenant.
 fn of_tenants() -> Router<Arc<Api>> {
     Router::new()
-        .route("/v1/tenants/{tenant}/events", post(events::publish))
+        .route(
+            "/v1/tenants/{tenant}/events",
+            get(events::list_of_tenant).post(events::publish),
+        )
         .route("/v1/tenants/{tenant}/portal_sessions", post(portal::create))
         .route(
             "/v1/tenants/{tenant}/endpoints",
