@@ -11,6 +11,7 @@ use dashmap::DashMap;
 use posthaste_core::access::{ApiKey, KeyProblem, NewKey, key_key};
 use posthaste_core::endpoint::Endpoint;
 use posthaste_core::id::{EndpointId, KeyId, RequestId};
+use posthaste_core::operation::{Operation, Wanted, operation_key};
 use posthaste_core::registry::{Applied, table_key};
 use posthaste_core::rng::Rng;
 use posthaste_core::signature::SecretText;
@@ -266,6 +267,25 @@ impl Endpoints {
         }
         let ix = registry.index(endpoint.id);
         Ok(ix.and_then(|ix| registry.endpoint(ix).cloned()))
+    }
+
+    /// Writes an operation, new or changed; answers once this instance sees it.
+    pub async fn put_operation(&self, operation: &Operation, by: &By) -> Result<(), CommandError> {
+        let action = match (operation.version, operation.wanted) {
+            (0 | 1, _) => "operation.created",
+            (_, Wanted::Unspecified) => "operation.resumed",
+            (_, Wanted::Pause) => "operation.paused",
+            (_, Wanted::Cancel) => "operation.cancelled",
+        };
+        let change = Change {
+            key: operation_key(operation.id),
+            value: operation.to_proto().to_value(),
+            action,
+            subject: operation.id.to_string(),
+            tenant: operation.tenant.clone(),
+            version: operation.version,
+        };
+        self.writer.write(change, by).await
     }
 
     /// Writes a new key; answers once this instance knows it.
