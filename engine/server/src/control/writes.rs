@@ -222,12 +222,7 @@ impl Endpoints {
             version: endpoint.version + 1,
             ..endpoint.clone()
         };
-        let action = match (before.map(|before| before.disabled), endpoint.disabled) {
-            (None, _) => "endpoint.created",
-            (Some(false), true) => "endpoint.disabled",
-            (Some(true), false) => "endpoint.enabled",
-            (Some(_), _) => "endpoint.updated",
-        };
+        let action = action(before.as_deref(), endpoint);
         let value = changed.to_proto().to_value();
         let change = of_endpoint(endpoint, action, value);
         self.writer.write(change, by).await?;
@@ -315,6 +310,21 @@ pub fn new_key(new: NewKey, now: Timestamp) -> Result<(ApiKey, SecretText), KeyP
     getrandom::fill(&mut random).expect("the operating system gives randomness");
     let id = KeyId::generate(now, &mut Rng::new(random_seed()));
     ApiKey::make(id, random, new, now)
+}
+
+/// What a change of an endpoint is called in its trace.
+fn action(before: Option<&Endpoint>, after: &Endpoint) -> &'static str {
+    let Some(before) = before else {
+        return "endpoint.created";
+    };
+    let disabled = (before.disabled, after.disabled);
+    match (disabled, (before.paused, after.paused)) {
+        ((false, true), _) => "endpoint.disabled",
+        ((true, false), _) => "endpoint.enabled",
+        (_, (false, true)) => "endpoint.paused",
+        (_, (true, false)) => "endpoint.resumed",
+        _ => "endpoint.updated",
+    }
 }
 
 fn of_endpoint(endpoint: &Endpoint, action: &'static str, value: Bytes) -> Change {
