@@ -66,8 +66,11 @@ pub struct Endpoint {
     pub fail_fast_4xx: bool,
     /// Takes no deliveries.
     pub disabled: bool,
-    /// Why it was disabled, where Posthaste did so: `failing` or `gone`.
+    /// Why it was disabled: `failing` or `gone` where Posthaste did so, else in
+    /// an operator's words.
     pub disabled_reason: String,
+    /// An operator holds it: what it wants waits in the lane.
+    pub paused: bool,
     /// Every delivery goes through the lane.
     pub owned: bool,
     /// One attempt at a time per ordering key, in the order of the lane.
@@ -196,6 +199,7 @@ impl Endpoint {
             fail_fast_4xx: record.fail_fast_4xx,
             disabled: record.disabled,
             disabled_reason: record.disabled_reason,
+            paused: record.paused,
             owned: record.owned,
             ordered: record.ordered,
             fifo: record.fifo,
@@ -234,6 +238,7 @@ impl Endpoint {
             fail_fast_4xx: self.fail_fast_4xx,
             disabled: self.disabled,
             disabled_reason: self.disabled_reason.clone(),
+            paused: self.paused,
             created_at_ms: self.created_at.as_millis(),
             owned: self.owned,
             ordered: self.ordered,
@@ -476,6 +481,13 @@ mod tests {
         (record.retry_policy, record.fail_fast_4xx) = ("fast".into(), true);
         let again = Endpoint::from_proto(record).unwrap().to_proto();
         assert_eq!((&*again.retry_policy, again.fail_fast_4xx), ("fast", true));
+        let mut record = sample(1, "acme", &[]);
+        (record.paused, record.disabled_reason) = (true, "moving house".into());
+        let again = Endpoint::from_proto(record).unwrap().to_proto();
+        assert_eq!(
+            (again.paused, &*again.disabled_reason),
+            (true, "moving house")
+        );
         let mut record = sample(1, "acme", &[]);
         record.filter = r#"{ "a": 1.50 }"#.into();
         let again = Endpoint::from_proto(record).unwrap().to_proto();

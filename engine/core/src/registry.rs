@@ -365,13 +365,19 @@ impl Registry {
         slot.endpoint.as_ref()
     }
 
-    /// Whether an endpoint takes first attempts now.
+    /// Whether an endpoint takes first attempts now: what its owner says, unless
+    /// it is paused.
     pub fn gate(&self, ix: EndpointIx) -> &Gate {
         static OPEN: Gate = Gate::OPEN;
+        static PAUSED: Gate = Gate::PAUSED;
         let place = usize::try_from(ix.0).ok();
-        place
-            .and_then(|place| self.slots.get(place))
-            .map_or(&OPEN, |slot| &slot.gate)
+        let Some(slot) = place.and_then(|place| self.slots.get(place)) else {
+            return &OPEN;
+        };
+        match &slot.endpoint {
+            Some(endpoint) if endpoint.paused => &PAUSED,
+            Some(_) | None => &slot.gate,
+        }
     }
 
     /// The id behind an index, also of a deleted endpoint.

@@ -22,7 +22,8 @@
 //!
 //! First attempts also go there at once, none spent, while their endpoint is
 //! down, its gate is not open, or it asked to be left alone. What an owner hands
-//! over passes: the owner knows better, and sends the probes.
+//! over passes, for the owner knows better and sends the probes, unless the
+//! endpoint is paused: then it goes back.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -207,7 +208,8 @@ impl Shard {
             self.put_in_lane(delivery, reason, now, actions);
             return Ok(());
         }
-        if self.queued_bytes + delivery.event.body.len() > SHARD_QUEUED_BYTES_MAX {
+        let bytes = self.queued_bytes + delivery.event.body.len();
+        if bytes > SHARD_QUEUED_BYTES_MAX || self.is_paused(ix) {
             if from_source {
                 return Err(delivery);
             }
@@ -470,6 +472,11 @@ impl Shard {
         let queue = self.queues.get(place).and_then(Option::as_ref);
         queue.is_some_and(|queue| queue.is_held(now))
             || self.registry.gate(ix).state != GateState::Open
+    }
+
+    /// Whether nothing of an endpoint may start.
+    fn is_paused(&self, ix: EndpointIx) -> bool {
+        self.registry.gate(ix).state == GateState::Paused
     }
 
     fn queue(&mut self, ix: EndpointIx) -> &mut Queue {

@@ -228,6 +228,31 @@ fn the_gate_of_the_highest_epoch_stands() {
     assert!(table.apply(b"o/3", &Bytes::new()).is_ok());
 }
 
+#[test]
+fn no_owner_opens_the_gate_of_a_paused_endpoint() {
+    let mut table = Table::default();
+    let mut record = sample(1, "acme", &[]);
+    record.paused = true;
+    put(&mut table, &record);
+    let id = EndpointId::from_bytes([1; 16]);
+    let held = Gate {
+        state: GateState::Held,
+        owner_epoch: 9,
+        ..Gate::OPEN
+    };
+    let value = held.to_proto(id).to_value();
+    table.apply(&gate_key(id), &value).unwrap();
+    let paused = table.snapshot();
+    let ix = paused.index(id).unwrap();
+    assert_eq!(paused.gate(ix), &Gate::PAUSED);
+    let mut matched = Vec::new();
+    paused.matching("acme", "a", &mut matched);
+    assert_eq!(matched, [ix], "what it wants is held for it");
+    record.paused = false;
+    put(&mut table, &record);
+    assert_eq!(table.snapshot().gate(ix), &held, "as its owner left it");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 

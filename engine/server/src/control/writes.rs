@@ -234,12 +234,7 @@ impl Endpoints {
     pub async fn put(&self, endpoint: &Endpoint, by: &By) -> Result<Endpoint, CommandError> {
         let _turn = self.writer.turn(endpoint.id).lock().await;
         let before = self.unchanged(endpoint)?;
-        let action = match (before.map(|before| before.disabled), endpoint.disabled) {
-            (None, _) => "endpoint.created",
-            (Some(false), true) => "endpoint.disabled",
-            (Some(true), false) => "endpoint.enabled",
-            (Some(_), _) => "endpoint.updated",
-        };
+        let action = action(before.as_deref(), endpoint);
         let next = |base: &Endpoint| Endpoint {
             version: endpoint.version + 1,
             restated: base.restated,
@@ -366,6 +361,21 @@ pub fn new_key(new: NewKey, now: Timestamp) -> Result<(ApiKey, SecretText), KeyP
     getrandom::fill(&mut random).expect("the operating system gives randomness");
     let id = KeyId::generate(now, &mut Rng::new(random_seed()));
     ApiKey::make(id, random, new, now)
+}
+
+/// What a change of an endpoint is called in its trace.
+fn action(before: Option<&Endpoint>, after: &Endpoint) -> &'static str {
+    let Some(before) = before else {
+        return "endpoint.created";
+    };
+    let disabled = (before.disabled, after.disabled);
+    match (disabled, (before.paused, after.paused)) {
+        ((false, true), _) => "endpoint.disabled",
+        ((true, false), _) => "endpoint.enabled",
+        (_, (false, true)) => "endpoint.paused",
+        (_, (true, false)) => "endpoint.resumed",
+        _ => "endpoint.updated",
+    }
 }
 
 fn of_endpoint(endpoint: &Endpoint, action: &'static str) -> Change {
