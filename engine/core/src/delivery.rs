@@ -212,6 +212,7 @@ pub fn lane_record(
         ordering_key: event.ordering_key.clone(),
         range: 0,
         range_offset: 0,
+        range_after: 0,
     }
 }
 
@@ -239,6 +240,7 @@ pub fn redriven(
         last_cause: String::new(),
         range: 0,
         range_offset: 0,
+        range_after: 0,
         ..record
     };
     Some((endpoint, again))
