@@ -238,6 +238,7 @@ pub fn lane_record(
         ordering_key: event.ordering_key.clone(),
         range: 0,
         range_offset: 0,
+        range_after: 0,
     }
 }
 
@@ -265,6 +266,7 @@ pub fn redriven(
         last_cause: String::new(),
         range: 0,
         range_offset: 0,
+        range_after: 0,
         ..record
     };
     Some((endpoint, again))

@@ -425,6 +425,29 @@ pub const GATE_DWELL: Duration = Duration::from_secs(1);
 /// after so many others takes effect again.
 pub const COMMANDS_REMEMBERED_MAX: usize = 1_024;
 
+/// Operations of one lane partition of which is remembered how far they are …
+pub const MADE_MAX: usize = 1_024;
+/// … and ranges of all of them. Past either, the one that made nothing for the
+/// longest time is forgotten: if it is not over, it begins again.
+pub const MADE_RANGES_MAX: usize = 64 * 1_024;
+/// Operations of one lane partition that are carried out at once; the others
+/// wait for that.
+pub const OPERATIONS_AT_ONCE: usize = 4;
+/// Bytes of records an operation reads at once, and keeps until they are
+/// written.
+pub const OPERATION_READ_BYTES: usize = 256 * 1_024;
+/// Deliveries an operation writes at once.
+pub const OPERATION_BATCH_MAX: usize = 500;
+/// Deliveries one endpoint may hold while an operation makes more of them; from
+/// there on it waits until some are taken.
+pub const OPERATION_HELD_MAX: u64 = 4_096;
+/// An operation says how far it is no more often.
+pub const OPERATION_TOLD_EVERY: Duration = Duration::from_secs(1);
+/// First pause before a source that cannot be read is read again …
+pub const OPERATION_WAIT_FIRST: Duration = Duration::from_millis(100);
+/// … and the longest, each one twice the one before it.
+pub const OPERATION_WAIT_MAX: Duration = Duration::from_secs(10);
+
 /// A lane partition's snapshot is written so often while there is news …
 pub const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
 /// … or when so many bytes stand behind the last one …
@@ -477,6 +500,10 @@ const _: () = {
     assert!(2 * PAGE_LOW <= PAGE_MAX && HOLD_TAKEN_MAX < PAGE_MAX);
     assert!(TIMERS_PER_ENDPOINT_MAX <= TIMERS_MAX);
     assert!(DEAD_RANGE_MIN <= PAGE_MAX);
+    // Whatever is being carried out is remembered.
+    assert!(OPERATIONS_AT_ONCE <= MADE_MAX);
+    assert!(OPERATIONS_AT_ONCE * OPERATION_RANGES_MAX <= MADE_RANGES_MAX);
+    assert!(OPERATION_WAIT_FIRST.as_millis() <= OPERATION_WAIT_MAX.as_millis());
     // A run is two numbers of at most ten bytes.
     assert!(SNAPSHOT_RUNS_MAX * 20 + PAGE_MAX * 20 < SNAPSHOT_PART_BYTES_MAX);
     assert!(DISABLE_SPAN_MIN.as_secs() <= DISABLE_AFTER.as_secs());
