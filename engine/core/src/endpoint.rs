@@ -1,6 +1,7 @@
 //! Where events go: a URL with event types, secrets, limits and one status.
 
 mod secret;
+mod verify;
 
 use std::fmt;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use posthaste_proto as proto;
 
 pub use self::secret::{Held, RemoveError, Sealed, Secret, TooManySecrets};
+pub use self::verify::{UNVERIFIED, Verify};
 use crate::content::Filter;
 use crate::event::check_tenant;
 use crate::filter::TypePattern;
@@ -60,7 +62,8 @@ pub struct Endpoint {
     pub fail_fast_4xx: bool,
     /// Takes no deliveries.
     pub disabled: bool,
-    /// Why it was disabled, where Posthaste did so: `failing` or `gone`.
+    /// Why it was disabled, where Posthaste did so: `failing`, `gone` or
+    /// [`UNVERIFIED`].
     pub disabled_reason: String,
     /// Every delivery goes through the lane.
     pub owned: bool,
@@ -70,6 +73,8 @@ pub struct Endpoint {
     pub fifo: bool,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Whether its receiver is asked before it gets events.
+    pub verify: Verify,
     /// Rises by one with each change; 0 before the first.
     pub version: u64,
 }
@@ -148,6 +153,7 @@ impl Endpoint {
             ordered: record.ordered,
             fifo: record.fifo,
             created_at: Timestamp::from_millis(record.created_at_ms),
+            verify: Verify::from_proto(record.verify)?,
             version: record.version,
         };
         endpoint.check()?;
@@ -187,6 +193,7 @@ impl Endpoint {
             owned: self.owned,
             ordered: self.ordered,
             fifo: self.fifo,
+            verify: proto::Verify::from(self.verify).into(),
             version: self.version,
             deleted: false,
             filter: self

@@ -1,6 +1,10 @@
 //! Every bound in one file, each with what happens when it is reached.
 
+mod verification;
+
 use std::time::Duration;
+
+pub use verification::{CHALLENGE_RANDOM_BYTES, VERIFICATION_TIME_MAX, VERIFICATIONS_MAX};
 
 /// Longest event body. Longer records become dead letters (`oversize`); the
 /// HTTP ingest answers 413.

@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use dashmap::DashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
-use posthaste_core::limits::BACKTESTS_MAX;
+use posthaste_core::limits::{BACKTESTS_MAX, VERIFICATIONS_MAX};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,7 @@ mod portal;
 pub mod problem;
 pub mod secrets;
 mod signing;
+mod verification;
 
 /// What every route sees.
 pub struct Api {
@@ -51,6 +52,7 @@ pub struct Api {
     pub(crate) event_partitions: u32,
     /// Those that may begin.
     pub(crate) backtests: Semaphore,
+    pub(crate) verifications: Semaphore,
     metrics: PrometheusHandle,
     /// Cancelled when the process stops.
     stop: CancellationToken,
@@ -94,6 +96,7 @@ impl Api {
             idempotency: DashMap::new(),
             event_partitions: parts.event_partitions,
             backtests: Semaphore::new(BACKTESTS_MAX),
+            verifications: Semaphore::new(VERIFICATIONS_MAX),
             metrics: parts.metrics,
             stop: parts.stop,
         }
@@ -144,6 +147,10 @@ fn of_tenants() -> Router<Arc<Api>> {
         .route(
             "/v1/tenants/{tenant}/endpoints/{endpoint}/enable",
             post(endpoints::enable),
+        )
+        .route(
+            "/v1/tenants/{tenant}/endpoints/{endpoint}/verify",
+            post(verification::verify),
         )
         .route(
             "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets",

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use posthaste_core::endpoint::Endpoint;
+use posthaste_core::endpoint::{Endpoint, Verify};
 use posthaste_core::event::check_tenant;
 use posthaste_core::id::EndpointId;
 use posthaste_core::limits::ENDPOINTS_PER_TENANT_MAX;
@@ -23,13 +23,14 @@ use super::page::Paging;
 use super::problem::{Asked, Problem, Segments};
 use super::secrets::seal;
 use super::signing::{Chosen, Imported, Signing, secret_text};
+use super::verification::{Verification, VerifyName, settle};
 use crate::clock::random_seed;
 use crate::config::parse_duration;
 use crate::control::By;
 
 mod change;
 
-pub(in crate::api) use change::Place;
+pub(in crate::api) use change::{Place, answer_asked};
 pub use change::{delete, enable, patch, replace};
 
 /// What a new endpoint is made of, and all of it that can be changed.
@@ -74,6 +75,9 @@ struct NewEndpoint {
     ordered: bool,
     #[serde(default)]
     recovery: Recovery,
+    /// Whether its receiver is asked before it gets events.
+    #[serde(default, with = "VerifyName")]
+    verify: Verify,
 }
 
 /// What goes first once an endpoint is back.
@@ -109,6 +113,8 @@ struct Shown {
     rate_per_second: u32,
     ordered: bool,
     recovery: Recovery,
+    #[serde(with = "VerifyName")]
+    verify: Verify,
     #[serde(skip_serializing_if = "String::is_empty")]
     disabled_reason: String,
     headers: Vec<String>,
@@ -122,6 +128,8 @@ struct Created<'a> {
     #[serde(flatten)]
     endpoint: Shown,
     secret: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification: Option<Verification>,
 }
 
 /// Makes an endpoint. The answer is the only one that shows the secret.
@@ -150,9 +158,11 @@ async fn make(
     let (endpoint, secret) = build(api, tenant, new)?;
     let endpoint = api.endpoints.put(&endpoint, &caller.by()).await?;
     withdraw_second(api, &endpoint, &caller.by()).await?;
+    let (endpoint, verification) = settle(api, caller, endpoint).await;
     let created = Created {
         endpoint: shown(&endpoint),
         secret: &secret,
+        verification,
     };
     let tag = change::tag(&endpoint);
     Ok((StatusCode::CREATED, tag, Json(created)).into_response())
@@ -213,7 +223,7 @@ fn build(
         created_at_ms: now.as_millis(),
         ..proto::Endpoint::default()
     };
-    Ok((filled(api, record, new)?, secret))
+    Ok((filled(api, record, new)?.with_trust_of(None), secret))
 }
 
 /// A record with what can be changed of it as it is asked for.
@@ -252,6 +262,7 @@ fn filled(api: &Api, record: proto::Endpoint, new: NewEndpoint) -> Result<Endpoi
         description: new.description,
         owned: new.owned,
         rate_per_second: new.rate_per_second,
+        verify: proto::Verify::from(new.verify).into(),
         ..record
     })?)
 }
@@ -307,6 +318,7 @@ fn shown(endpoint: &Endpoint) -> Shown {
         } else {
             Recovery::LiveFirst
         },
+        verify: endpoint.verify,
         disabled_reason: endpoint.disabled_reason.clone(),
         headers: endpoint.headers.iter().map(|h| h.name.clone()).collect(),
         created_at_ms: endpoint.created_at.as_millis(),

@@ -16,3 +16,4 @@ mod outage;
 mod receiver;
 mod refusals;
 mod secrets;
+mod verification;
