@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use dashmap::DashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
-use posthaste_core::limits::{BACKTESTS_MAX, VERIFICATIONS_MAX};
+use posthaste_core::limits::{BACKTESTS_MAX, LOOKS_MAX, VERIFICATIONS_MAX};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -28,10 +28,12 @@ mod audit;
 mod auth;
 mod body;
 pub mod dead_letters;
+pub mod deliveries;
 pub mod endpoints;
 pub mod events;
 pub mod filters;
 mod keys;
+mod look;
 mod page;
 mod portal;
 pub mod problem;
@@ -52,6 +54,9 @@ pub struct Api {
     pub(crate) event_partitions: u32,
     /// Those that may begin.
     pub(crate) backtests: Semaphore,
+    /// … and looks through the log.
+    pub(crate) looks: Semaphore,
+    /// … and questions to receivers.
     pub(crate) verifications: Semaphore,
     metrics: PrometheusHandle,
     /// Cancelled when the process stops.
@@ -96,6 +101,7 @@ impl Api {
             idempotency: DashMap::new(),
             event_partitions: parts.event_partitions,
             backtests: Semaphore::new(BACKTESTS_MAX),
+            looks: Semaphore::new(LOOKS_MAX),
             verifications: Semaphore::new(VERIFICATIONS_MAX),
             metrics: parts.metrics,
             stop: parts.stop,
@@ -107,6 +113,8 @@ impl Api {
         let api = Arc::new(self);
         Router::new()
             .merge(of_tenants())
+            .merge(deliveries::routes())
+            .merge(events::routes())
             .route("/v1/secrets/reseal", post(secrets::reseal))
             .route("/.well-known/webhook-keys", get(secrets::published))
             .route("/v1/filters/evaluate", post(filters::evaluate))
@@ -131,7 +139,10 @@ impl Api {
 /// What belongs to a tenant.
 fn of_tenants() -> Router<Arc<Api>> {
     Router::new()
-        .route("/v1/tenants/{tenant}/events", post(events::publish))
+        .route(
+            "/v1/tenants/{tenant}/events",
+            get(events::list_of_tenant).post(events::publish),
+        )
         .route("/v1/tenants/{tenant}/portal_sessions", post(portal::create))
         .route(
             "/v1/tenants/{tenant}/endpoints",

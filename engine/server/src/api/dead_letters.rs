@@ -38,8 +38,8 @@ use crate::telemetry;
 mod filter;
 mod scan;
 
-pub(super) use filter::read_time;
 use filter::{Filter, Wanted};
+pub(super) use filter::{find_endpoint, read_time};
 use scan::{Cursor, Letter, Scan};
 
 const FIRST_WAIT: Duration = Duration::from_millis(50);
