@@ -18,3 +18,4 @@ mod outage;
 mod receiver;
 mod refusals;
 mod secrets;
+mod verification;
