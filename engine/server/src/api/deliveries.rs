@@ -34,6 +34,7 @@ pub(super) use list::{Entry, add, judge};
 use record::{Recorded, recorded, trace};
 
 /// The routes.
+#[expect(clippy::disallowed_methods, reason = "described next")]
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/v1/deliveries", get(list))

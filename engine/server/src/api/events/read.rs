@@ -32,6 +32,7 @@ use crate::config::format_rfc3339_millis;
 use crate::log::{LogError, Record, TopicPartition};
 
 /// The routes, but for the one that events are published to as well.
+#[expect(clippy::disallowed_methods, reason = "described next")]
 pub(in crate::api) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/v1/events", get(list))
