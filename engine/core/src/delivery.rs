@@ -210,6 +210,8 @@ pub fn lane_record(
         },
         body: event.body.clone(),
         ordering_key: event.ordering_key.clone(),
+        range: 0,
+        range_offset: 0,
     }
 }
 
@@ -235,6 +237,8 @@ pub fn redriven(
         reason: proto::Reason::Resend.into(),
         last_status: 0,
         last_cause: String::new(),
+        range: 0,
+        range_offset: 0,
         ..record
     };
     Some((endpoint, again))

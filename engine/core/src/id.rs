@@ -33,6 +33,11 @@ pub struct KeyId([u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId([u8; 16]);
 
+/// An operation's id, `op_` outside: deliveries made in its name carry it as
+/// their generation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OperationId([u8; 16]);
+
 /// Text that is not an id of the kind asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid id: expected `{prefix}` and 26 characters of Crockford base 32")]
@@ -138,6 +143,7 @@ id!(DeliveryId, "dlv_");
 id!(CommandId, "cmd_");
 id!(KeyId, "pk_");
 id!(RequestId, "req_");
+id!(OperationId, "op_");
 
 /// A delivery's id is not made but derived.
 macro_rules! generated {
@@ -150,7 +156,7 @@ macro_rules! generated {
         }
     )*};
 }
-generated!(EndpointId CommandId KeyId RequestId);
+generated!(EndpointId CommandId KeyId RequestId OperationId);
 
 #[cfg(test)]
 mod tests {

@@ -90,6 +90,17 @@ pub const FILTER_ELEMENTS_MAX: usize = 1_024;
 /// created.
 pub const ENDPOINTS_PER_TENANT_MAX: usize = 10_000;
 
+/// Operations an endpoint has that are not over; further ones are refused.
+pub const OPERATIONS_PER_ENDPOINT_MAX: usize = 16;
+/// Operations that are kept, over or not; further ones are refused.
+pub const OPERATIONS_MAX: usize = 10_000;
+/// How long one that is over is shown.
+pub const OPERATION_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Partitions one reads.
+pub const OPERATION_RANGES_MAX: usize = 4_096;
+/// Deliveries one names.
+pub const OPERATION_OFFSETS_MAX: usize = 10_000;
+
 /// Deliveries waiting for one endpoint in memory; past it they go to the lane.
 pub const QUEUE_ITEMS_MAX: usize = 256;
 /// Payload waiting for one endpoint in memory; past it they go to the lane.

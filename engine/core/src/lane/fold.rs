@@ -133,7 +133,9 @@ impl Fold {
             | RecordType::Dead
             | RecordType::DeadRange
             | RecordType::ApiKey
-            | RecordType::Change => {
+            | RecordType::Change
+            | RecordType::Operation
+            | RecordType::OperationProgress => {
                 return Err(RecordError::Malformed("not a lane record".to_owned()));
             }
         };
