@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub mod listen;
+
 /// Longest event body. Longer records become dead letters (`oversize`); the
 /// HTTP ingest answers 413.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;

@@ -31,6 +31,7 @@ pub mod dead_letters;
 pub mod endpoints;
 pub mod events;
 pub mod filters;
+mod host;
 mod keys;
 mod page;
 mod portal;

@@ -13,7 +13,6 @@ use anyhow::{Context as _, bail};
 use bytestring::ByteString;
 use metrics_exporter_prometheus::PrometheusHandle;
 use posthaste_core::delivery::{Closed, Delivery, Report};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +25,7 @@ use crate::dispatch;
 use crate::ingest::decode::Decoder;
 use crate::ingest::poison::Undertaker;
 use crate::ingest::{self, Ingest};
+use crate::listen::{Identity, Listener};
 use crate::log::embedded::EmbeddedLog;
 use crate::log::kafka::{KafkaLog, KafkaSettings};
 use crate::log::{Log, Start};
@@ -68,7 +68,7 @@ pub struct Opened {
     /// The keys to endpoints' secrets.
     pub vault: Arc<Vault>,
     config: Config,
-    listener: TcpListener,
+    listener: Listener,
     egress: Arc<Egress>,
     decoder: Decoder,
     sources: topics::Sources,
@@ -178,7 +178,8 @@ impl Opened {
     /// Binds the API's address, opens the log, and reads the endpoints.
     pub async fn open(mut config: Config) -> anyhow::Result<Self> {
         let clock = Clock::start();
-        let listener = TcpListener::bind(config.http.listen)
+        let identity = config.http.tls.as_ref().map(Identity::read).transpose()?;
+        let listener = Listener::bind(config.http.listen, identity)
             .await
             .with_context(|| format!("http.listen: cannot listen on {}", config.http.listen))?;
         if config.instance_id.is_empty() {
@@ -283,11 +284,11 @@ impl Opened {
                 "there is no API key yet, so nobody gets in: `posthaste keys create --config`"
             );
         }
-        if !self.config.http.listen.ip().is_loopback() {
+        if !self.config.http.listen.ip().is_loopback() && !self.listener.is_tls() {
             tracing::warn!(
                 http_listen = %self.config.http.listen,
                 "the API speaks plain HTTP: keys cross the network unprotected unless something \
-                 ends TLS in front of it"
+                 ends TLS in front of it; [http.tls] ends it here"
             );
         }
     }
@@ -312,15 +313,7 @@ impl Opened {
             metrics,
             stop,
         });
-        let (listener, until) = (self.listener, self.helpers_end);
-        tokio::spawn(async move {
-            let served = axum::serve(listener, api.routes())
-                .with_graceful_shutdown(async move { until.cancelled().await })
-                .await;
-            if let Err(error) = served {
-                tracing::error!(%error, "the API stopped");
-            }
-        });
+        tokio::spawn(self.listener.serve(api.routes(), self.helpers_end));
     }
 }
 

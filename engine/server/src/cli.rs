@@ -168,7 +168,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
     if matches!(
         client,
-        Some(ClientError::BadServer(_) | ClientError::BadKey)
+        Some(ClientError::BadServer(_) | ClientError::BadKey | ClientError::Tls(_))
     ) || error.is::<WrongUse>()
     {
         return ExitCode::from(2);

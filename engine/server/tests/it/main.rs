@@ -13,6 +13,7 @@ mod embedded;
 mod filters;
 mod kafka;
 mod leaks;
+mod listen;
 mod ordered;
 mod outage;
 mod receiver;
