@@ -54,7 +54,7 @@ Environment:
   POSTHASTE_SERVER  the server that `endpoints`, `keys`, `dead`, `secrets`, `filters` and
                     `publish` speak to
   POSTHASTE_API_KEY the key they speak with
-  POSTHASTE_LOG     what `serve` and `dev` log, such as debug or info,librdkafka=debug
+  POSTHASTE_LOG     what `serve`, `api` and `dev` log, such as debug or info,librdkafka=debug
   NO_COLOR          any text turns colours off
 
 Exit codes: 0 done; 1 failed, stderr says why; 2 wrong usage; 64 the configuration is wrong;
@@ -75,6 +75,22 @@ to stderr. ops/posthaste.toml names every setting.")]
         /// The configuration file; the embedded log with defaults without one.
         #[arg(long, short)]
         config: Option<PathBuf>,
+        /// Write logs as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run the API alone, beside instances that deliver.
+    #[command(after_help = "\
+Example:
+  posthaste api --config posthaste.toml
+
+Takes events and changes, and answers what is asked, on the same log as `posthaste serve`, and
+delivers nothing. As many as are wanted run side by side on Kafka; the embedded log has one holder.
+Runs until SIGTERM or Ctrl-C, then answers what is under way.")]
+    Api {
+        /// The configuration file.
+        #[arg(long, short)]
+        config: PathBuf,
         /// Write logs as JSON.
         #[arg(long)]
         json: bool,
@@ -185,7 +201,11 @@ async fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve { config, json } => {
             telemetry::install_logs(json);
-            serve(load(config)?).await
+            serve(load(config)?, Rooms::All).await
+        }
+        Command::Api { config, json } => {
+            telemetry::install_logs(json);
+            serve(Config::load(&config)?, Rooms::Api).await
         }
         Command::Dev(options) => dev::run(options).await,
         Command::Endpoints(command) => endpoints::run(command).await,
@@ -207,9 +227,27 @@ fn load(path: Option<PathBuf>) -> anyhow::Result<Config> {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+/// What runs in an instance.
+#[derive(Debug, Clone, Copy)]
+enum Rooms {
+    All,
+    Api,
+}
+
+async fn start(config: Config, rooms: Rooms) -> anyhow::Result<App> {
+    let metrics = telemetry::install_metrics()?;
+    match rooms {
+        Rooms::All => App::start(config, metrics).await,
+        Rooms::Api => App::start_api(config, metrics).await,
+    }
+}
+
+async fn serve(config: Config, rooms: Rooms) -> anyhow::Result<()> {
     let deadline = config.drain_deadline;
-    let shards = config.shard_count();
+    let shards = match rooms {
+        Rooms::All => config.shard_count(),
+        Rooms::Api => 0,
+    };
     let log = match &config.log {
         LogUrl::Embedded(dir) => format!("embedded in {}", dir.display()),
         LogUrl::Kafka(servers) => format!("Kafka at {servers}"),
@@ -218,7 +256,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // in the middle of whatever it does.
     let mut stop = std::pin::pin!(stop_signal()?);
     let app = tokio::select! {
-        started = App::start(config, telemetry::install_metrics()?) => started?,
+        started = start(config, rooms) => started?,
         () = &mut stop => {
             tracing::info!("stopped before it ran");
             return Ok(());

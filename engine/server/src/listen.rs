@@ -79,7 +79,8 @@ impl Listener {
         self.tls.is_some()
     }
 
-    /// Answers requests until it is told to stop; those under way are finished.
+    /// Answers requests until it is told to stop; ends when those under way are
+    /// answered.
     pub async fn serve(self, routes: Router, until: CancellationToken) {
         if let Some(tls) = &self.tls {
             tokio::spawn(Arc::clone(tls).follow(until.clone()));
@@ -113,6 +114,9 @@ impl Listener {
             () = until.cancelled() => {}
             () = accept => {}
         }
+        // Every place is free again when nobody is left.
+        let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
+        let _ = free.acquire_many(all).await;
     }
 }
 

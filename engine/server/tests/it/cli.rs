@@ -31,6 +31,7 @@ fn every_command_shows_how_it_is_used() {
     for command in [
         "",
         "serve",
+        "api",
         "dev",
         "publish",
         "topics create",

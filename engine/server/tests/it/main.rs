@@ -5,6 +5,7 @@
 #[macro_use]
 mod contract;
 mod access;
+mod alone;
 mod cli;
 mod concurrent;
 mod dead;
