@@ -22,6 +22,7 @@ use crate::telemetry;
 use crate::vault::VaultError;
 
 mod client;
+mod completions;
 mod dead;
 pub mod dev;
 mod endpoints;
@@ -118,6 +119,8 @@ Runs until SIGTERM or Ctrl-C, then answers what is under way.")]
     /// Make the topics Posthaste needs.
     #[command(subcommand)]
     Topics(Topics),
+    /// Print a script that completes these words in a shell.
+    Completions(completions::Options),
 }
 
 #[derive(Debug, Subcommand)]
@@ -214,6 +217,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Secrets(command) => secrets::run(command).await,
         Command::Filters(command) => filters::run(command).await,
         Command::Publish(options) => publish::run(options).await,
+        Command::Completions(options) => completions::run(&options),
         Command::Topics(Topics::Create { config, sources }) => {
             create_topics(&Config::load(&config)?, sources).await
         }
