@@ -29,6 +29,7 @@ mod endpoints;
 mod filters;
 mod keys;
 mod out;
+mod progress;
 mod publish;
 mod secrets;
 mod table;
