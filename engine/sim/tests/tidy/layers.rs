@@ -98,7 +98,7 @@ const CORE: [Layer; 27] = [
 ];
 
 /// The rooms, from the ground up.
-const SERVER: [Layer; 18] = [
+const SERVER: [Layer; 19] = [
     layer("clock", &[]),
     layer("telemetry", &[]),
     layer("log", &["clock"]),
@@ -162,6 +162,7 @@ const SERVER: [Layer; 18] = [
             "telemetry",
         ],
     ),
+    layer("listen", &["config"]),
     layer("shutdown", &["clock", "config", "telemetry"]),
     layer(
         "app",
@@ -175,6 +176,7 @@ const SERVER: [Layer; 18] = [
             "dispatch",
             "inbound",
             "ingest",
+            "listen",
             "log",
             "owner",
             "send",
