@@ -85,6 +85,8 @@ struct TenantIndex {
     all: Vec<EndpointIx>,
     /// Whether one of them has a filter.
     filtered: bool,
+    /// Whether one of them does not want some types.
+    excluding: bool,
     members: Vec<EndpointIx>,
 }
 
@@ -277,6 +279,7 @@ impl TenantIndex {
                 continue;
             };
             index.filtered |= endpoint.filter.is_some();
+            index.excluding |= !endpoint.exclude_event_types.is_empty();
             if endpoint.event_types.is_empty() {
                 index.all.push(ix);
             }
@@ -325,6 +328,22 @@ impl Registry {
             }
             out.truncate(seen);
         }
+        if index.excluding {
+            self.exclude(event_type, start, out);
+        }
+    }
+
+    /// Takes out again those that named the type as one they do not want.
+    fn exclude(&self, event_type: &str, start: usize, out: &mut Vec<EndpointIx>) {
+        let mut kept = start;
+        for at in start..out.len() {
+            let endpoint = self.endpoint(out[at]);
+            if endpoint.is_some_and(|endpoint| endpoint.wants(event_type)) {
+                out[kept] = out[at];
+                kept += 1;
+            }
+        }
+        out.truncate(kept);
     }
 
     /// Takes out of [`matching`](Self::matching) endpoints of a tenant those
@@ -346,13 +365,19 @@ impl Registry {
         slot.endpoint.as_ref()
     }
 
-    /// Whether an endpoint takes first attempts now.
+    /// Whether an endpoint takes first attempts now: what its owner says, unless
+    /// it is paused.
     pub fn gate(&self, ix: EndpointIx) -> &Gate {
         static OPEN: Gate = Gate::OPEN;
+        static PAUSED: Gate = Gate::PAUSED;
         let place = usize::try_from(ix.0).ok();
-        place
-            .and_then(|place| self.slots.get(place))
-            .map_or(&OPEN, |slot| &slot.gate)
+        let Some(slot) = place.and_then(|place| self.slots.get(place)) else {
+            return &OPEN;
+        };
+        match &slot.endpoint {
+            Some(endpoint) if endpoint.paused => &PAUSED,
+            Some(_) | None => &slot.gate,
+        }
     }
 
     /// The id behind an index, also of a deleted endpoint.

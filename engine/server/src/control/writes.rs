@@ -61,10 +61,9 @@ pub(super) struct Writer {
     turns: Arc<[Mutex<()>; TURNS]>,
 }
 
-/// A record of the table and what is said of it.
+/// What is said of a record of the table.
 struct Change {
     key: Bytes,
-    value: Bytes,
     action: &'static str,
     subject: String,
     tenant: String,
@@ -153,21 +152,21 @@ impl Writer {
 
     /// Writes a change; answers once this instance sees it. No change is made
     /// without a trace: that is written first.
-    async fn write(&self, change: Change, by: &By) -> Result<(), CommandError> {
+    async fn write(&self, change: Change, value: Bytes, by: &By) -> Result<(), CommandError> {
         self.trace(&change, change.action, by).await?;
-        match self.place(&change, by).await? {
+        match self.place(&change, value, by).await? {
             Applied::Taken | Applied::Nothing => Ok(()),
             Applied::Refused { present } => self.refused(&change, present, by).await,
         }
     }
 
     /// Appends to the table; answers what this instance's fold made of it.
-    async fn place(&self, change: &Change, by: &By) -> Result<Applied, CommandError> {
+    async fn place(&self, change: &Change, value: Bytes, by: &By) -> Result<Applied, CommandError> {
         let mut waiting = Waiting::begin(&self.pending, by.request);
         let record = NewRecord {
             to: self.table.clone(),
             key: change.key.clone(),
-            value: change.value.clone(),
+            value,
             headers: headers(by),
         };
         self.append(record).await?;
@@ -235,12 +234,7 @@ impl Endpoints {
     pub async fn put(&self, endpoint: &Endpoint, by: &By) -> Result<Endpoint, CommandError> {
         let _turn = self.writer.turn(endpoint.id).lock().await;
         let before = self.unchanged(endpoint)?;
-        let action = match (before.map(|before| before.disabled), endpoint.disabled) {
-            (None, _) => "endpoint.created",
-            (Some(false), true) => "endpoint.disabled",
-            (Some(true), false) => "endpoint.enabled",
-            (Some(_), _) => "endpoint.updated",
-        };
+        let action = action(before.as_deref(), endpoint);
         let next = |base: &Endpoint| Endpoint {
             version: endpoint.version + 1,
             restated: base.restated,
@@ -248,7 +242,7 @@ impl Endpoints {
         };
         let change = of_endpoint(endpoint, action);
         let record = |base: &Endpoint| next(base).to_proto();
-        self.write_endpoint(endpoint, change, record, by).await?;
+        self.write_endpoint(endpoint, &change, record, by).await?;
         Ok(next(endpoint))
     }
 
@@ -261,7 +255,7 @@ impl Endpoints {
         let _turn = self.writer.turn(endpoint.id).lock().await;
         self.unchanged(endpoint)?;
         let change = of_endpoint(endpoint, "endpoint.deleted");
-        self.write_endpoint(endpoint, change, Endpoint::to_deleted, by)
+        self.write_endpoint(endpoint, &change, Endpoint::to_deleted, by)
             .await?;
         // It is deleted. This only lets the log forget it; a record that stays
         // costs a line.
@@ -282,28 +276,28 @@ impl Endpoints {
     async fn write_endpoint(
         &self,
         endpoint: &Endpoint,
-        mut change: Change,
+        change: &Change,
         record: impl Fn(&Endpoint) -> proto::Endpoint,
         by: &By,
     ) -> Result<(), CommandError> {
-        self.writer.trace(&change, change.action, by).await?;
+        self.writer.trace(change, change.action, by).await?;
         let mut again = REBASED_MAX;
         loop {
             let base = match self.unchanged(endpoint) {
                 Ok(present) => present,
                 Err(CommandError::Conflict { present }) => {
-                    return self.writer.refused(&change, present, by).await;
+                    return self.writer.refused(change, present, by).await;
                 }
                 Err(other) => return Err(other),
             };
-            change.value = record(base.as_deref().unwrap_or(endpoint)).to_value();
-            let present = match self.writer.place(&change, by).await? {
+            let value = record(base.as_deref().unwrap_or(endpoint)).to_value();
+            let present = match self.writer.place(change, value, by).await? {
                 Applied::Taken | Applied::Nothing => return Ok(()),
                 Applied::Refused { present } => present,
             };
             // Where the version is the same nobody changed it: it was restated.
             if present != Some(endpoint.version) || again == 0 {
-                return self.writer.refused(&change, present, by).await;
+                return self.writer.refused(change, present, by).await;
             }
             again -= 1;
         }
@@ -329,19 +323,21 @@ impl Endpoints {
         };
         let change = Change {
             key: operation_key(operation.id),
-            value: operation.to_proto().to_value(),
             action,
             subject: operation.id.to_string(),
             tenant: operation.tenant.clone(),
             version: operation.version,
         };
-        self.writer.write(change, by).await
+        let value = operation.to_proto().to_value();
+        self.writer.write(change, value, by).await
     }
 
     /// Writes a new key; answers once this instance knows it.
     pub async fn put_key(&self, key: &ApiKey, by: &By) -> Result<(), CommandError> {
-        let change = of_key(key, "key.created", key.to_proto().to_value());
-        self.writer.write(change, by).await
+        let change = of_key(key, "key.created");
+        self.writer
+            .write(change, key.to_proto().to_value(), by)
+            .await
     }
 
     /// Revokes a key; answers once this instance takes it no longer, and
@@ -350,8 +346,8 @@ impl Endpoints {
         let Some(key) = self.keys().get(id).cloned() else {
             return Ok(false);
         };
-        let change = of_key(&key, "key.revoked", Bytes::new());
-        self.writer.write(change, by).await?;
+        let change = of_key(&key, "key.revoked");
+        self.writer.write(change, Bytes::new(), by).await?;
         Ok(true)
     }
 }
@@ -367,11 +363,24 @@ pub fn new_key(new: NewKey, now: Timestamp) -> Result<(ApiKey, SecretText), KeyP
     ApiKey::make(id, random, new, now)
 }
 
+/// What a change of an endpoint is called in its trace.
+fn action(before: Option<&Endpoint>, after: &Endpoint) -> &'static str {
+    let Some(before) = before else {
+        return "endpoint.created";
+    };
+    let disabled = (before.disabled, after.disabled);
+    match (disabled, (before.paused, after.paused)) {
+        ((false, true), _) => "endpoint.disabled",
+        ((true, false), _) => "endpoint.enabled",
+        (_, (false, true)) => "endpoint.paused",
+        (_, (true, false)) => "endpoint.resumed",
+        _ => "endpoint.updated",
+    }
+}
+
 fn of_endpoint(endpoint: &Endpoint, action: &'static str) -> Change {
     Change {
         key: table_key(endpoint.id),
-        // Made of what is there when it is written.
-        value: Bytes::new(),
         action,
         subject: endpoint.id.to_string(),
         tenant: endpoint.tenant.clone(),
@@ -379,10 +388,9 @@ fn of_endpoint(endpoint: &Endpoint, action: &'static str) -> Change {
     }
 }
 
-fn of_key(key: &ApiKey, action: &'static str, value: Bytes) -> Change {
+fn of_key(key: &ApiKey, action: &'static str) -> Change {
     Change {
         key: key_key(key.id),
-        value,
         action,
         subject: key.id.to_string(),
         tenant: key.tenant.clone().unwrap_or_default(),

@@ -186,10 +186,11 @@ const SERVER: [Layer; 19] = [
         ],
     ),
     // The command line opens a log as the app does, makes keys in it, and speaks
-    // to its api.
+    // to its api, whose description it prints.
     layer(
         "cli",
         &[
+            "api",
             "app",
             "clock",
             "config",
