@@ -25,11 +25,14 @@ use crate::vault::VaultError;
 mod client;
 mod completions;
 mod dead;
+mod deliveries;
 pub mod dev;
 mod endpoints;
+mod events;
 mod filters;
 mod keys;
 mod out;
+mod pages;
 mod progress;
 mod publish;
 mod secrets;
@@ -51,11 +54,11 @@ Examples:
   posthaste topics create --config posthaste.toml --sources
   posthaste serve --config posthaste.toml        run an instance
   posthaste endpoints create --tenant acme --url https://example.com/hooks --types 'invoice.*'
+  posthaste deliveries list --tenant acme --status failing
   posthaste publish --tenant acme --type invoice.paid --data '{\"amount\": 7}'
 
 Environment:
-  POSTHASTE_SERVER  the server that `endpoints`, `keys`, `dead`, `secrets`, `filters` and
-                    `publish` speak to
+  POSTHASTE_SERVER  the server that all but `serve`, `api`, `dev` and `topics` speak to
   POSTHASTE_API_KEY the key they speak with
   POSTHASTE_LOG     what `serve`, `api` and `dev` log, such as debug or info,librdkafka=debug
   NO_COLOR          any text turns colours off
@@ -107,6 +110,15 @@ Runs until SIGTERM or Ctrl-C, then answers what is under way.")]
     /// Make, list and revoke the API's keys.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Find out why an event did not arrive.
+    #[command(subcommand)]
+    Deliveries(deliveries::Command),
+    /// Look at single attempts.
+    #[command(subcommand)]
+    Attempts(deliveries::Attempts),
+    /// Look at events as the log has them.
+    #[command(subcommand)]
+    Events(events::Command),
     /// List and redrive what was given up.
     #[command(subcommand)]
     Dead(dead::Command),
@@ -222,6 +234,9 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Dev(options) => dev::run(options).await,
         Command::Endpoints(command) => endpoints::run(command).await,
         Command::Keys(command) => keys::run(command).await,
+        Command::Deliveries(command) => deliveries::run(command).await,
+        Command::Attempts(command) => deliveries::run_attempts(command).await,
+        Command::Events(command) => events::run(command).await,
         Command::Dead(command) => dead::run(command).await,
         Command::Secrets(command) => secrets::run(command).await,
         Command::Filters(command) => filters::run(command).await,
