@@ -58,7 +58,7 @@ Examples:
   posthaste publish --tenant acme --type invoice.paid --data '{\"amount\": 7}'
 
 Environment:
-  POSTHASTE_SERVER  the server that all but `serve`, `dev` and `topics` speak to
+  POSTHASTE_SERVER  the server that all but `serve`, `api`, `dev` and `topics` speak to
   POSTHASTE_API_KEY the key they speak with
   POSTHASTE_LOG     what `serve`, `api` and `dev` log, such as debug or info,librdkafka=debug
   NO_COLOR          any text turns colours off
@@ -241,8 +241,8 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Secrets(command) => secrets::run(command).await,
         Command::Filters(command) => filters::run(command).await,
         Command::Publish(options) => publish::run(options).await,
-        Command::Openapi => Ok(out::write(document::text())?),
         Command::Completions(options) => completions::run(&options),
+        Command::Openapi => Ok(out::write(document::text())?),
         Command::Topics(Topics::Create { config, sources }) => {
             create_topics(&Config::load(&config)?, sources).await
         }

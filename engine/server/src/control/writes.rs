@@ -61,10 +61,9 @@ pub(super) struct Writer {
     turns: Arc<[Mutex<()>; TURNS]>,
 }
 
-/// A record of the table and what is said of it.
+/// What is said of a record of the table.
 struct Change {
     key: Bytes,
-    value: Bytes,
     action: &'static str,
     subject: String,
     tenant: String,
@@ -153,21 +152,21 @@ impl Writer {
 
     /// Writes a change; answers once this instance sees it. No change is made
     /// without a trace: that is written first.
-    async fn write(&self, change: Change, by: &By) -> Result<(), CommandError> {
+    async fn write(&self, change: Change, value: Bytes, by: &By) -> Result<(), CommandError> {
         self.trace(&change, change.action, by).await?;
-        match self.place(&change, by).await? {
+        match self.place(&change, value, by).await? {
             Applied::Taken | Applied::Nothing => Ok(()),
             Applied::Refused { present } => self.refused(&change, present, by).await,
         }
     }
 
     /// Appends to the table; answers what this instance's fold made of it.
-    async fn place(&self, change: &Change, by: &By) -> Result<Applied, CommandError> {
+    async fn place(&self, change: &Change, value: Bytes, by: &By) -> Result<Applied, CommandError> {
         let mut waiting = Waiting::begin(&self.pending, by.request);
         let record = NewRecord {
             to: self.table.clone(),
             key: change.key.clone(),
-            value: change.value.clone(),
+            value,
             headers: headers(by),
         };
         self.append(record).await?;
@@ -243,7 +242,7 @@ impl Endpoints {
         };
         let change = of_endpoint(endpoint, action);
         let record = |base: &Endpoint| next(base).to_proto();
-        self.write_endpoint(endpoint, change, record, by).await?;
+        self.write_endpoint(endpoint, &change, record, by).await?;
         Ok(next(endpoint))
     }
 
@@ -256,7 +255,7 @@ impl Endpoints {
         let _turn = self.writer.turn(endpoint.id).lock().await;
         self.unchanged(endpoint)?;
         let change = of_endpoint(endpoint, "endpoint.deleted");
-        self.write_endpoint(endpoint, change, Endpoint::to_deleted, by)
+        self.write_endpoint(endpoint, &change, Endpoint::to_deleted, by)
             .await?;
         // It is deleted. This only lets the log forget it; a record that stays
         // costs a line.
@@ -277,28 +276,28 @@ impl Endpoints {
     async fn write_endpoint(
         &self,
         endpoint: &Endpoint,
-        mut change: Change,
+        change: &Change,
         record: impl Fn(&Endpoint) -> proto::Endpoint,
         by: &By,
     ) -> Result<(), CommandError> {
-        self.writer.trace(&change, change.action, by).await?;
+        self.writer.trace(change, change.action, by).await?;
         let mut again = REBASED_MAX;
         loop {
             let base = match self.unchanged(endpoint) {
                 Ok(present) => present,
                 Err(CommandError::Conflict { present }) => {
-                    return self.writer.refused(&change, present, by).await;
+                    return self.writer.refused(change, present, by).await;
                 }
                 Err(other) => return Err(other),
             };
-            change.value = record(base.as_deref().unwrap_or(endpoint)).to_value();
-            let present = match self.writer.place(&change, by).await? {
+            let value = record(base.as_deref().unwrap_or(endpoint)).to_value();
+            let present = match self.writer.place(change, value, by).await? {
                 Applied::Taken | Applied::Nothing => return Ok(()),
                 Applied::Refused { present } => present,
             };
             // Where the version is the same nobody changed it: it was restated.
             if present != Some(endpoint.version) || again == 0 {
-                return self.writer.refused(&change, present, by).await;
+                return self.writer.refused(change, present, by).await;
             }
             again -= 1;
         }
@@ -335,8 +334,10 @@ impl Endpoints {
 
     /// Writes a new key; answers once this instance knows it.
     pub async fn put_key(&self, key: &ApiKey, by: &By) -> Result<(), CommandError> {
-        let change = of_key(key, "key.created", key.to_proto().to_value());
-        self.writer.write(change, by).await
+        let change = of_key(key, "key.created");
+        self.writer
+            .write(change, key.to_proto().to_value(), by)
+            .await
     }
 
     /// Revokes a key; answers once this instance takes it no longer, and
@@ -345,8 +346,8 @@ impl Endpoints {
         let Some(key) = self.keys().get(id).cloned() else {
             return Ok(false);
         };
-        let change = of_key(&key, "key.revoked", Bytes::new());
-        self.writer.write(change, by).await?;
+        let change = of_key(&key, "key.revoked");
+        self.writer.write(change, Bytes::new(), by).await?;
         Ok(true)
     }
 }
@@ -380,8 +381,6 @@ fn action(before: Option<&Endpoint>, after: &Endpoint) -> &'static str {
 fn of_endpoint(endpoint: &Endpoint, action: &'static str) -> Change {
     Change {
         key: table_key(endpoint.id),
-        // Made of what is there when it is written.
-        value: Bytes::new(),
         action,
         subject: endpoint.id.to_string(),
         tenant: endpoint.tenant.clone(),
@@ -389,10 +388,9 @@ fn of_endpoint(endpoint: &Endpoint, action: &'static str) -> Change {
     }
 }
 
-fn of_key(key: &ApiKey, action: &'static str, value: Bytes) -> Change {
+fn of_key(key: &ApiKey, action: &'static str) -> Change {
     Change {
         key: key_key(key.id),
-        value,
         action,
         subject: key.id.to_string(),
         tenant: key.tenant.clone().unwrap_or_default(),

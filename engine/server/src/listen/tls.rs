@@ -91,6 +91,7 @@ impl Identity {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = self.shown.borrow().digest;
+        let mut said = String::new();
         loop {
             let told = tokio::select! {
                 () = until.cancelled() => return,
@@ -105,7 +106,14 @@ impl Identity {
                     seen = files.digest();
                     self.show(&files);
                 }
-                Ok(Err(error)) => tracing::error!(%error, "the certificate stays as it was"),
+                Ok(Err(error)) => {
+                    let error = error.to_string();
+                    // Once, not each time it is looked at.
+                    if told || error != said {
+                        tracing::error!(error, "the certificate stays as it was");
+                        said = error;
+                    }
+                }
                 // Told to stop.
                 Err(_) => return,
             }
