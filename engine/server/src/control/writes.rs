@@ -323,13 +323,13 @@ impl Endpoints {
         };
         let change = Change {
             key: operation_key(operation.id),
-            value: operation.to_proto().to_value(),
             action,
             subject: operation.id.to_string(),
             tenant: operation.tenant.clone(),
             version: operation.version,
         };
-        self.writer.write(change, by).await
+        let value = operation.to_proto().to_value();
+        self.writer.write(change, value, by).await
     }
 
     /// Writes a new key; answers once this instance knows it.
