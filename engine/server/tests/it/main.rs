@@ -15,4 +15,5 @@ mod ordered;
 mod outage;
 mod receiver;
 mod refusals;
+mod replay;
 mod secrets;
