@@ -1,5 +1,6 @@
 //! Endpoints: create, list, show; `change` has what changes them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,76 +9,116 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use posthaste_core::endpoint::Endpoint;
 use posthaste_core::event::check_tenant;
+use posthaste_core::filter::TypePattern;
 use posthaste_core::id::EndpointId;
 use posthaste_core::limits::ENDPOINTS_PER_TENANT_MAX;
 use posthaste_core::rng::Rng;
 use posthaste_proto as proto;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::Api;
 use super::auth::Caller;
 use super::body::{Whole, read_json};
-use super::page::Paging;
+use super::document::{codes, values};
+use super::page::{Page, Paging};
 use super::problem::{Asked, Problem, Segments};
 use super::secrets::seal;
 use super::signing::{Chosen, Imported, Signing, secret_text};
 use crate::clock::random_seed;
-use crate::config::parse_duration;
+use crate::config::{format_rfc3339, parse_duration};
 use crate::control::By;
 
-mod change;
+pub mod change;
+mod headers;
 
 pub(in crate::api) use change::Place;
-pub use change::{delete, enable, patch, replace};
 
 /// What a new endpoint is made of, and all of it that can be changed.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewEndpoint {
+    /// Where its events go: `https://` to a public address, unless `[egress]`
+    /// of the configuration allows more.
+    #[schema(examples("https://example.com/hooks"))]
     url: String,
+    /// A name of the caller's, the only one of its tenant: paths take it as well
+    /// as the id.
     #[serde(default)]
     uid: String,
+    /// For people.
     #[serde(default)]
     description: String,
+    /// Patterns of the types it wants, such as `invoice.*`; all when empty.
     #[serde(default)]
+    #[schema(value_type = Vec<values::TypePattern>)]
     event_types: Vec<String>,
-    /// As it is written, so that no number in it is rounded.
-    #[serde(default, skip_serializing)]
+    /// Patterns of types it does not want, though `event_types` names them.
+    #[serde(default)]
+    #[schema(value_type = Vec<values::TypePattern>)]
+    exclude_event_types: Vec<String>,
+    /// What an event's content must be like.
+    // As it is written, so that no number in it is rounded.
+    #[serde(default, serialize_with = "nothing")]
+    #[schema(value_type = Option<values::Filter>)]
     filter: Option<Box<RawValue>>,
-    /// Imported; made here when absent.
-    #[serde(default, skip_serializing)]
+    /// A secret to sign with; one is made when it is absent.
+    #[serde(default, serialize_with = "nothing")]
+    #[schema(value_type = Option<String>, write_only)]
     secret: Option<Imported>,
+    /// How its deliveries are signed.
     #[serde(default)]
     signing: Option<Signing>,
+    /// Headers of its requests, beside Posthaste's own.
     #[serde(default)]
-    headers: std::collections::BTreeMap<String, String>,
+    headers: BTreeMap<String, String>,
+    /// Whether type, attempt and the reason of a retry stand in headers too:
+    /// `webhook-event-type`, `webhook-attempt`, `webhook-retry-reason`.
+    #[serde(default)]
+    event_headers: bool,
+    /// Requests at once, at most; 0 for 10.
     #[serde(default)]
     max_in_flight: u32,
+    /// How long a receiver may take, at most `30s`; `15s` when absent.
     #[serde(default)]
+    #[schema(value_type = Option<values::Duration>)]
     timeout: Option<String>,
+    /// How long a connection may take, at most `timeout`.
     #[serde(default)]
+    #[schema(value_type = Option<values::Duration>)]
     connect_timeout: Option<String>,
+    /// Whether to use HTTP/2 where the receiver offers it.
     #[serde(default)]
     http2: bool,
+    /// A schedule of the configuration; `standard` when empty.
     #[serde(default)]
     retry_policy: String,
+    /// Whether a 400, 404, 405, 413, 415 or 422 ends a delivery.
     #[serde(default)]
     fail_fast_4xx: bool,
+    /// Whether first attempts are its owner's too, so that its limits are exact.
     #[serde(default)]
     owned: bool,
     /// Attempts a second; 0 for no bound.
     #[serde(default)]
     rate_per_second: u32,
+    /// Whether events of one ordering key come one after the other.
     #[serde(default)]
     ordered: bool,
+    /// What goes first once it is back.
     #[serde(default)]
     recovery: Recovery,
 }
 
+/// Written as `null`, whatever it is.
+fn nothing<T, S: Serializer>(_: &T, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_none()
+}
+
 /// What goes first once an endpoint is back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Recovery {
     /// New events; the backlog beside them.
@@ -88,19 +129,27 @@ enum Recovery {
 }
 
 /// An endpoint as it is shown: never with its secret.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Endpoint)]
 struct Shown {
+    #[schema(examples("ep_01M8A8SGRT3TMFMM1F4JJZHFBM"))]
     id: String,
     uid: String,
     tenant: String,
     url: String,
     description: String,
-    status: &'static str,
+    status: Status,
+    #[schema(value_type = Vec<values::TypePattern>)]
     event_types: Vec<String>,
+    #[schema(value_type = Vec<values::TypePattern>)]
+    exclude_event_types: Vec<String>,
     signing: Chosen,
+    #[schema(value_type = Option<values::Filter>, required = true)]
     filter: Option<Box<RawValue>>,
     max_in_flight: u32,
+    #[schema(value_type = values::Duration)]
     timeout: String,
+    #[schema(value_type = values::Duration)]
     connect_timeout: String,
     http2: bool,
     retry_policy: String,
@@ -109,15 +158,32 @@ struct Shown {
     rate_per_second: u32,
     ordered: bool,
     recovery: Recovery,
+    /// `gone` or `failing`; absent while it is active.
     #[serde(skip_serializing_if = "String::is_empty")]
     disabled_reason: String,
+    /// The names of its headers; their values are not shown.
     headers: Vec<String>,
-    created_at_ms: u64,
+    event_headers: bool,
+    #[schema(value_type = values::Time)]
+    created_at: String,
+    /// Raised by each change.
     version: u64,
 }
 
+type Endpoints = Page<Shown>;
+
+/// Whether an endpoint gets deliveries.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = EndpointStatus)]
+#[serde(rename_all = "snake_case")]
+enum Status {
+    Active,
+    Disabled,
+}
+
 /// A new endpoint, once with its secret.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CreatedEndpoint)]
 struct Created<'a> {
     #[serde(flatten)]
     endpoint: Shown,
@@ -125,6 +191,25 @@ struct Created<'a> {
 }
 
 /// Makes an endpoint. The answer is the only one that shows the secret.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints",
+    operation_id = "create_endpoint",
+    tag = "Endpoints",
+    request_body = NewEndpoint,
+    responses(
+        (
+            status = 201,
+            description = "The endpoint, and its secret.",
+            body = Created<'static>,
+            headers(("etag" = String, description = "Its version, for `if-match`.")),
+        ),
+        codes::UidTaken,
+        codes::TooManyEndpoints,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn create(
     State(api): State<Arc<Api>>,
     Segments(tenant): Segments<String>,
@@ -213,11 +298,17 @@ fn build(
         created_at_ms: now.as_millis(),
         ..proto::Endpoint::default()
     };
-    Ok((filled(api, record, new)?, secret))
+    Ok((filled(api, record, None, new)?, secret))
 }
 
-/// A record with what can be changed of it as it is asked for.
-fn filled(api: &Api, record: proto::Endpoint, new: NewEndpoint) -> Result<Endpoint, Problem> {
+/// A record with what can be changed of it as it is asked for. `present` is the
+/// endpoint it is of, where there is one.
+fn filled(
+    api: &Api,
+    record: proto::Endpoint,
+    present: Option<&Endpoint>,
+    new: NewEndpoint,
+) -> Result<Endpoint, Problem> {
     api.egress
         .check_url(&new.url)
         .map_err(|error| Problem::invalid("url", error))?;
@@ -228,10 +319,12 @@ fn filled(api: &Api, record: proto::Endpoint, new: NewEndpoint) -> Result<Endpoi
             .map(|span| u32::try_from(span.as_millis()).unwrap_or(u32::MAX))
             .map_err(|problem| Problem::invalid(param, problem)),
     };
-    Ok(Endpoint::from_proto(proto::Endpoint {
+    let mut endpoint = Endpoint::from_proto(proto::Endpoint {
         uid: new.uid,
         url: new.url,
         event_types: new.event_types,
+        exclude_event_types: new.exclude_event_types,
+        event_headers: new.event_headers,
         filter: new.filter.map_or_else(String::new, |f| f.get().to_owned()),
         headers: new
             .headers
@@ -239,6 +332,7 @@ fn filled(api: &Api, record: proto::Endpoint, new: NewEndpoint) -> Result<Endpoi
             .map(|(name, value)| proto::Header {
                 name,
                 value: value.into_bytes().into(),
+                sealed: None,
             })
             .collect(),
         max_in_flight: new.max_in_flight,
@@ -253,7 +347,9 @@ fn filled(api: &Api, record: proto::Endpoint, new: NewEndpoint) -> Result<Endpoi
         owned: new.owned,
         rate_per_second: new.rate_per_second,
         ..record
-    })?)
+    })?;
+    headers::seal(api, &mut endpoint, present)?;
+    Ok(endpoint)
 }
 
 /// A policy is the configuration's; none means `standard`.
@@ -274,6 +370,10 @@ fn filter_of(endpoint: &Endpoint) -> Option<Box<RawValue>> {
     RawValue::from_string(text.to_owned()).ok()
 }
 
+fn texts(patterns: &[TypePattern]) -> Vec<String> {
+    patterns.iter().map(ToString::to_string).collect()
+}
+
 fn shown(endpoint: &Endpoint) -> Shown {
     Shown {
         id: endpoint.id.to_string(),
@@ -281,16 +381,12 @@ fn shown(endpoint: &Endpoint) -> Shown {
         tenant: endpoint.tenant.clone(),
         url: endpoint.url.clone(),
         description: endpoint.description.clone(),
-        status: if endpoint.disabled {
-            "disabled"
-        } else {
-            "active"
+        status: match endpoint.disabled {
+            true => Status::Disabled,
+            false => Status::Active,
         },
-        event_types: endpoint
-            .event_types
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        event_types: texts(&endpoint.event_types),
+        exclude_event_types: texts(&endpoint.exclude_event_types),
         filter: filter_of(endpoint),
         signing: Chosen::from(endpoint),
         max_in_flight: endpoint.max_in_flight,
@@ -309,12 +405,24 @@ fn shown(endpoint: &Endpoint) -> Shown {
         },
         disabled_reason: endpoint.disabled_reason.clone(),
         headers: endpoint.headers.iter().map(|h| h.name.clone()).collect(),
-        created_at_ms: endpoint.created_at.as_millis(),
+        event_headers: endpoint.event_headers,
+        created_at: format_rfc3339(endpoint.created_at),
         version: endpoint.version,
     }
 }
 
 /// A tenant's endpoints, oldest first.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/endpoints",
+    operation_id = "list_endpoints",
+    tag = "Endpoints",
+    params(Paging),
+    responses(
+        (status = 200, description = "A page of them.", body = Endpoints),
+        codes::Invalid,
+    ),
+)]
 pub async fn list(
     State(api): State<Arc<Api>>,
     Segments(tenant): Segments<String>,
@@ -327,6 +435,18 @@ pub async fn list(
 }
 
 /// One endpoint, by id or uid.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}",
+    operation_id = "get_endpoint",
+    tag = "Endpoints",
+    responses((
+        status = 200,
+        description = "The endpoint.",
+        body = Shown,
+        headers(("etag" = String, description = "Its version, for `if-match`.")),
+    )),
+)]
 pub async fn show(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,

@@ -6,8 +6,10 @@ use posthaste_core::shard::DEAD_CAUSES;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::api::Api;
+use crate::api::document::values;
 use crate::api::problem::Problem;
 use crate::config::{Topics, parse_duration, parse_rfc3339};
 
@@ -16,15 +18,20 @@ use crate::config::{Topics, parse_duration, parse_rfc3339};
 const CLOCKS_APART: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What a request says about them; what it does not say is not asked for.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[schema(as = DeadLetterFilter)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Filter {
     pub(super) tenant: Option<String>,
     /// An id; a uid where the tenant is named.
     pub(super) endpoint: Option<String>,
+    #[schema(value_type = Option<values::DeadCause>)]
     pub(super) cause: Option<String>,
-    /// A UTC time, or how long ago.
+    /// Not before then.
+    #[schema(value_type = Option<values::Moment>)]
     pub(super) since: Option<String>,
+    /// Before then.
+    #[schema(value_type = Option<values::Moment>)]
     pub(super) until: Option<String>,
 }
 
@@ -48,7 +55,7 @@ impl Filter {
         let tenant = self.tenant;
         let endpoint = self
             .endpoint
-            .map(|name| find(api, tenant.as_deref(), &name));
+            .map(|name| find_endpoint(api, tenant.as_deref(), &name));
         Ok(Wanted {
             endpoint: endpoint.transpose()?,
             tenant,
@@ -60,7 +67,11 @@ impl Filter {
 }
 
 /// An id says all; also a deleted endpoint has letters.
-fn find(api: &Api, tenant: Option<&str>, name: &str) -> Result<EndpointId, Problem> {
+pub(in crate::api) fn find_endpoint(
+    api: &Api,
+    tenant: Option<&str>,
+    name: &str,
+) -> Result<EndpointId, Problem> {
     if let Ok(id) = name.parse() {
         return Ok(id);
     }
