@@ -20,5 +20,6 @@ mod ordered;
 mod outage;
 mod receiver;
 mod refusals;
+mod replay;
 mod secrets;
 mod verification;
