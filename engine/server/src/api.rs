@@ -145,6 +145,7 @@ fn described() -> Routes {
         .with(routes!(ready))
         .with(routes!(metrics))
         .with(routes!(openapi))
+        .with(routes!(document::page::docs))
 }
 
 /// Runs.

@@ -42,7 +42,7 @@ pub(super) struct Listing {
     #[param(schema_with = values::page_limit::<CHANGES_PAGE_DEFAULT, CHANGES_PAGE_MAX>)]
     limit: Option<usize>,
     /// The `next_cursor` of the page before.
-    #[param(value_type = Option<u64>, nullable = false)]
+    #[param(value_type = Option<String>, nullable = false)]
     cursor: Option<Offset>,
 }
 

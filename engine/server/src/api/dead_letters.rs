@@ -75,6 +75,9 @@ pub struct Listing {
 
 /// What to redrive.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(examples(json!({
+    "filter": {"tenant": "acme", "cause": "exhausted", "since": "24h"},
+})))]
 #[serde(deny_unknown_fields)]
 struct Redrive {
     #[serde(default)]

@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock};
 use axum::Router;
 use axum::http::Method;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem, Paths};
-use utoipa::openapi::schema::{Object, Schema};
+use utoipa::openapi::schema::{ArrayItems, KnownFormat, Object, Schema, SchemaFormat};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
@@ -26,6 +26,7 @@ use super::auth::{self, REQUEST_ID};
 use super::problem;
 
 pub(super) mod codes;
+pub(super) mod page;
 pub(super) mod values;
 
 use codes::{
@@ -139,6 +140,9 @@ impl Routes {
         components.schemas = self.schemas;
         let problem = problem::Body::name().into_owned();
         components.schemas.insert(problem, problem::Body::schema());
+        for schema in components.schemas.values_mut() {
+            numbers(schema);
+        }
         components.responses = problems.into_components();
         components.security_schemes.insert(
             BEARER.to_owned(),
@@ -233,6 +237,31 @@ fn describe(parameter: &mut RefOr<Parameter>) {
         && let Some(RefOr::T(Schema::Object(schema))) = &mut parameter.schema
     {
         parameter.description = schema.description.take();
+    }
+}
+
+/// What is read into a `u32` can be more than utoipa's `int32`.
+fn numbers(schema: &mut RefOr<Schema>) {
+    let RefOr::T(schema) = schema else {
+        return;
+    };
+    match schema {
+        Schema::Object(object) => {
+            let signed = SchemaFormat::KnownFormat(KnownFormat::Int32);
+            if object.minimum.is_some() && object.format == Some(signed) {
+                object.format = None;
+                object.maximum.get_or_insert(u32::MAX.into());
+            }
+            object.properties.values_mut().for_each(numbers);
+        }
+        Schema::Array(array) => {
+            if let ArrayItems::RefOrSchema(items) = &mut array.items {
+                numbers(items);
+            }
+        }
+        Schema::OneOf(one) => one.items.iter_mut().for_each(numbers),
+        Schema::AllOf(all) => all.items.iter_mut().for_each(numbers),
+        _ => {}
     }
 }
 

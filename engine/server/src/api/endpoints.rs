@@ -35,6 +35,10 @@ pub(in crate::api) use change::Place;
 
 /// What a new endpoint is made of, and all of it that can be changed.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[schema(examples(json!({
+    "url": "https://example.com/hooks", "uid": "billing", "event_types": ["invoice.*"],
+    "timeout": "20s",
+})))]
 #[serde(deny_unknown_fields)]
 struct NewEndpoint {
     /// Where its events go: `https://` to a public address, unless `[egress]`

@@ -27,7 +27,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::body::Whole;
 use super::document::codes;
-use super::document::values::{Envelope, IdempotencyKey};
+use super::document::values::{Envelope, EventHeaders};
 use super::problem::{Problem, Segments};
 use crate::clock::random_seed;
 use crate::ingest::decode::{headers_of, record_of};
@@ -64,7 +64,7 @@ pub struct Accepted {
     path = "/v1/tenants/{tenant}/events",
     operation_id = "publish_event",
     tag = "Events",
-    params(IdempotencyKey),
+    params(EventHeaders),
     request_body(
         content(
             (Envelope = "application/json"),

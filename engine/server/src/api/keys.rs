@@ -23,7 +23,9 @@ use crate::control::new_key;
 
 /// What a new key is to be.
 #[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = NewKey)]
+#[schema(as = NewKey, examples(json!({
+    "scopes": ["publish"], "tenant": "acme", "description": "billing service",
+})))]
 #[serde(deny_unknown_fields)]
 struct Asked {
     /// At least one.

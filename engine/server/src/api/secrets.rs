@@ -35,6 +35,7 @@ use crate::control::CommandError;
 
 /// How a secret follows another.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(examples(json!({"overlap": "48h"})))]
 #[serde(deny_unknown_fields)]
 struct Rotation {
     /// The new secret; one is made when it is absent.

@@ -11,6 +11,8 @@ use utoipa::openapi::schema::{
 use utoipa::openapi::{Ref, RefOr, Required};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
+use crate::config::HeaderNames;
+
 /// A text of a pattern.
 pub(super) fn text(pattern: &str, example: &str) -> Object {
     ObjectBuilder::new()
@@ -184,6 +186,7 @@ fn envelope() -> Object {
         text.description(Some(says))
     };
     let data = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
+    let key = ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Number]));
     ObjectBuilder::new()
         .property("type", words("The event's type."))
         .property(
@@ -192,7 +195,7 @@ fn envelope() -> Object {
         )
         .property(
             "ordering_key",
-            words("Events of one key can be kept in order."),
+            key.description(Some("Events of one key can be kept in order.")),
         )
         .property("data", data.description(Some("What is delivered.")))
         .required("type")
@@ -201,10 +204,11 @@ fn envelope() -> Object {
         .build()
 }
 
-/// The header by which a repeated request is known.
-pub(in crate::api) enum IdempotencyKey {}
+/// The headers of an event: by which a repeated request is known, and what
+/// routes a body that does not say it itself.
+pub(in crate::api) enum EventHeaders {}
 
-impl IntoParams for IdempotencyKey {
+impl IntoParams for EventHeaders {
     fn into_params(_in: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let says = "Requests with one key are one event: the answer is given again.";
         let schema = ObjectBuilder::new()
@@ -213,7 +217,15 @@ impl IntoParams for IdempotencyKey {
             .max_length(Some(IDEMPOTENCY_KEY_BYTES_MAX))
             .pattern(Some("^[ -~]+$"))
             .examples(["invoice-5-paid"]);
-        vec![header("idempotency-key", says, schema.build())]
+        let routed =
+            |says| format!("{says}, for a body that does not say it (`[ingest.headers]`).");
+        let names = HeaderNames::default();
+        vec![
+            header("idempotency-key", says, schema.build()),
+            header(&names.event_type, &routed("The event's type"), segment()),
+            header(&names.id, &routed("Its id"), segment()),
+            header(&names.ordering_key, &routed("Its ordering key"), segment()),
+        ]
     }
 }
 
