@@ -12,8 +12,9 @@ mod generated {
 pub use attempts::{AttemptRef, AttemptWriter};
 pub use generated::{
     ApiKey, Attempt, AttemptBatch, Change, Claim, Command, Dead, DeadCause, DeadRange, Deliver,
-    DeliverHead, Endpoint, Gate, Header, Origin, Progress, Reason, Sealed, Secret, SigningScheme,
-    Snapshot, command, gate, progress, snapshot,
+    DeliverHead, Endpoint, Gate, Header, Operation, OperationProgress, Origin, Progress, Reason,
+    Sealed, Secret, SigningScheme, Snapshot, command, gate, operation, operation_progress,
+    progress, snapshot,
 };
 
 impl std::fmt::Debug for Secret {
@@ -63,6 +64,10 @@ pub enum RecordType {
     ApiKey = 20,
     /// [`Change`] in the topic of changes.
     Change = 21,
+    /// [`Operation`] in the endpoints table.
+    Operation = 22,
+    /// [`OperationProgress`] in the endpoints table.
+    OperationProgress = 23,
 }
 
 /// Why a record's value could not be read.
@@ -107,6 +112,8 @@ impl RecordType {
             Some(10) => Ok(Self::DeadRange),
             Some(20) => Ok(Self::ApiKey),
             Some(21) => Ok(Self::Change),
+            Some(22) => Ok(Self::Operation),
+            Some(23) => Ok(Self::OperationProgress),
             Some(&byte) => Err(RecordError::UnknownType(byte)),
         }
     }
@@ -178,6 +185,12 @@ impl Record for ApiKey {
 }
 impl Record for Change {
     const TYPE: RecordType = RecordType::Change;
+}
+impl Record for Operation {
+    const TYPE: RecordType = RecordType::Operation;
+}
+impl Record for OperationProgress {
+    const TYPE: RecordType = RecordType::OperationProgress;
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ pub enum GateState {
     /// The endpoint takes nothing, or has to catch up first: deliveries wait in
     /// the lane.
     Held,
-    /// An operator holds it: the same, until an operator opens it.
+    /// An operator holds the endpoint, whatever its owner says: the same, and
+    /// its owner starts nothing either.
     Paused,
 }
 
@@ -41,6 +42,14 @@ impl Gate {
     /// What stands where nobody wrote any.
     pub const OPEN: Self = Self {
         state: GateState::Open,
+        reason: String::new(),
+        owner_epoch: 0,
+        at: Timestamp::from_millis(0),
+    };
+
+    /// What stands for an endpoint that is paused.
+    pub const PAUSED: Self = Self {
+        state: GateState::Paused,
         reason: String::new(),
         owner_epoch: 0,
         at: Timestamp::from_millis(0),

@@ -20,6 +20,7 @@ pub mod id;
 pub mod lane;
 pub mod limits;
 pub mod offsets;
+pub mod operation;
 pub mod outcome;
 pub mod queue;
 pub mod rate;

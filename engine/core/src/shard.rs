@@ -22,7 +22,8 @@
 //!
 //! First attempts also go there at once, none spent, while their endpoint is
 //! down, its gate is not open, or it asked to be left alone. What an owner hands
-//! over passes: the owner knows better, and sends the probes.
+//! over passes, for the owner knows better and sends the probes, unless the
+//! endpoint is paused: then it goes back.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -207,7 +208,8 @@ impl Shard {
             self.put_in_lane(delivery, reason, now, actions);
             return Ok(());
         }
-        if self.queued_bytes + delivery.event.body.len() > SHARD_QUEUED_BYTES_MAX {
+        let bytes = self.queued_bytes + delivery.event.body.len();
+        if bytes > SHARD_QUEUED_BYTES_MAX || self.is_paused(ix) {
             if from_source {
                 return Err(delivery);
             }
@@ -254,14 +256,15 @@ impl Shard {
         self.patience.may_wait(now, hunger)
     }
 
-    /// An attempt ended.
+    /// An attempt ended. Answers when the next one is due, where that is decided
+    /// here: for a retry its owner decides it.
     pub fn finished(
         &mut self,
         delivery: Delivery,
         outcome: Outcome,
         now: Timestamp,
         actions: &mut Vec<Action>,
-    ) {
+    ) -> Option<Timestamp> {
         let ix = delivery.endpoint;
         let lost = is_lost(&outcome);
         let suspect = self.panic.is_on() && outcome.verdict != Verdict::Delivered;
@@ -283,19 +286,21 @@ impl Shard {
                 self.pace.answered(took, base, now);
             }
         }
-        match delivery.ticket.room {
+        let due = match delivery.ticket.room {
             // It was our own fault: as if it had not been made.
             Room::Ingest if suspect && is_unanswered(&outcome) => {
                 self.put_in_lane(delivery, proto::Reason::Gate, now, actions);
+                None
             }
             Room::Owner if suspect && is_unanswered(&outcome) => {
-                self.settle(delivery, Outcome::failed(Cause::EgressError), now, actions);
+                self.settle(delivery, Outcome::failed(Cause::EgressError), now, actions)
             }
             _ => self.settle(delivery, outcome, now, actions),
-        }
+        };
         self.hold(ix, now, actions);
         self.enter_ring(ix);
         self.turn(now, actions);
+        due
     }
 
     /// The log acknowledged records of so many bytes.
@@ -467,6 +472,11 @@ impl Shard {
         let queue = self.queues.get(place).and_then(Option::as_ref);
         queue.is_some_and(|queue| queue.is_held(now))
             || self.registry.gate(ix).state != GateState::Open
+    }
+
+    /// Whether nothing of an endpoint may start.
+    fn is_paused(&self, ix: EndpointIx) -> bool {
+        self.registry.gate(ix).state == GateState::Paused
     }
 
     fn queue(&mut self, ix: EndpointIx) -> &mut Queue {

@@ -11,7 +11,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use dashmap::DashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
-use posthaste_core::limits::BACKTESTS_MAX;
+use posthaste_core::limits::{BACKTESTS_MAX, LOOKS_MAX};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::routes;
@@ -28,11 +28,13 @@ mod audit;
 mod auth;
 mod body;
 pub mod dead_letters;
+pub mod deliveries;
 pub mod document;
 pub mod endpoints;
 pub mod events;
 pub mod filters;
 mod keys;
+mod look;
 mod page;
 mod portal;
 pub mod problem;
@@ -54,6 +56,8 @@ pub struct Api {
     pub(crate) event_partitions: u32,
     /// Those that may begin.
     pub(crate) backtests: Semaphore,
+    /// … and looks through the log.
+    pub(crate) looks: Semaphore,
     metrics: PrometheusHandle,
     /// Cancelled when the process stops.
     stop: CancellationToken,
@@ -97,6 +101,7 @@ impl Api {
             idempotency: DashMap::new(),
             event_partitions: parts.event_partitions,
             backtests: Semaphore::new(BACKTESTS_MAX),
+            looks: Semaphore::new(LOOKS_MAX),
             metrics: parts.metrics,
             stop: parts.stop,
         }
@@ -119,7 +124,18 @@ impl Api {
 /// The routes, each with its description.
 fn described() -> Routes {
     Routes::default()
-        .with(routes!(events::publish))
+        .with(routes!(events::read::list))
+        .with(routes!(events::read::show))
+        .with(routes!(events::read::list_of_tenant, events::publish))
+        .with(routes!(events::read::show_of_tenant))
+        .with(routes!(deliveries::list))
+        .with(routes!(deliveries::show))
+        .with(routes!(deliveries::attempts))
+        .with(routes!(deliveries::attempt))
+        .with(routes!(deliveries::list_of_tenant))
+        .with(routes!(deliveries::show_of_tenant))
+        .with(routes!(deliveries::attempts_of_tenant))
+        .with(routes!(deliveries::attempt_of_tenant))
         .with(routes!(endpoints::list, endpoints::create))
         .with(routes!(
             endpoints::show,

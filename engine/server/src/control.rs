@@ -13,9 +13,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use posthaste_core::access::Keys;
 use posthaste_core::endpoint::Endpoint;
 use posthaste_core::id::{EndpointId, RequestId};
+use posthaste_core::operation::Operations;
 use posthaste_core::registry::{Applied, Registry, Table, endpoint_of, table_key};
 use posthaste_core::retry::Policies;
 use tokio::sync::watch;
@@ -36,12 +38,13 @@ use writes::{Pending, REQUEST_HEADER, Writer};
 /// First pause before a restatement is appended again.
 const RESTATE_WAIT: Duration = Duration::from_millis(50);
 
-/// The endpoints and the API's keys as one instance sees them, and how far it
-/// has read.
+/// The endpoints, the API's keys and operations as one instance sees them, and
+/// how far it has read.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
     registry: watch::Receiver<Arc<Registry>>,
     keys: watch::Receiver<Arc<Keys>>,
+    operations: watch::Receiver<Arc<Operations>>,
     folded: watch::Receiver<Offset>,
     writer: Writer,
 }
@@ -52,8 +55,11 @@ pub struct Feed {
     table: Table,
     keys: Keys,
     keys_changed: bool,
+    operations: Operations,
+    operations_changed: bool,
     registry: watch::Sender<Arc<Registry>>,
     keys_seen: watch::Sender<Arc<Keys>>,
+    operations_seen: watch::Sender<Arc<Operations>>,
     folded: watch::Sender<Offset>,
     policies: Arc<Policies>,
     /// Endpoints whose policy is not known, as last counted.
@@ -102,6 +108,7 @@ impl Endpoints {
         let (_, end) = log.bounds(&table).await?;
         let (registry, registry_seen) = watch::channel(Arc::default());
         let (keys_seen, keys) = watch::channel(Arc::default());
+        let (operations_seen, operations) = watch::channel(Arc::default());
         let (folded, folded_seen) = watch::channel(0);
         let pending = Pending::default();
         let feed = Feed {
@@ -109,8 +116,11 @@ impl Endpoints {
             table: Table::default(),
             keys: Keys::default(),
             keys_changed: false,
+            operations: Operations::default(),
+            operations_changed: false,
             registry,
             keys_seen,
+            operations_seen,
             folded,
             policies: Arc::clone(&config.retry_policies.0),
             strays: 0,
@@ -123,6 +133,7 @@ impl Endpoints {
         let mut endpoints = Self {
             registry: registry_seen,
             keys,
+            operations,
             folded: folded_seen,
             writer: Writer::new(log, table, config.topics.changes(), pending),
         };
@@ -146,6 +157,11 @@ impl Endpoints {
     /// The API's keys now.
     pub fn keys(&self) -> Arc<Keys> {
         Arc::clone(&self.keys.borrow())
+    }
+
+    /// What was asked of owners, and how far it is, now and from here on.
+    pub fn operations(&self) -> watch::Receiver<Arc<Operations>> {
+        self.operations.clone()
     }
 }
 
@@ -190,15 +206,7 @@ impl Feed {
     /// Folds one record; answers what its writer is to hear.
     fn fold(&mut self, record: &Record) -> Option<(RequestId, Applied)> {
         let Record { key, value, .. } = record;
-        let applied = match self.keys.apply(key, value) {
-            Ok(true) => {
-                self.keys_changed = true;
-                Ok(Applied::Taken)
-            }
-            Ok(false) => self.table.apply(key, value),
-            Err(problem) => Err(problem),
-        };
-        let applied = match applied {
+        let applied = match self.apply(key, value) {
             Ok(applied) => applied,
             Err(problem) => {
                 let offset = record.offset;
@@ -211,6 +219,19 @@ impl Feed {
         let (_, id) = headers.find(|(name, _)| *name == REQUEST_HEADER)?;
         let id = <[u8; 16]>::try_from(id.as_ref()).ok()?;
         Some((RequestId::from_bytes(id), applied))
+    }
+
+    /// Whoever a record is about takes it.
+    fn apply(&mut self, key: &[u8], value: &Bytes) -> Result<Applied, String> {
+        if self.keys.apply(key, value)? {
+            self.keys_changed = true;
+            return Ok(Applied::Taken);
+        }
+        if self.operations.apply(key, value)? {
+            self.operations_changed = true;
+            return Ok(Applied::Taken);
+        }
+        self.table.apply(key, value)
     }
 
     /// Remembers what was refused until something stands behind it.
@@ -273,6 +294,10 @@ impl Feed {
         self.registry.send_replace(registry);
         if std::mem::take(&mut self.keys_changed) {
             self.keys_seen.send_replace(Arc::new(self.keys.clone()));
+        }
+        if std::mem::take(&mut self.operations_changed) {
+            let operations = Arc::new(self.operations.clone());
+            self.operations_seen.send_replace(operations);
         }
         self.folded.send_replace(next);
     }

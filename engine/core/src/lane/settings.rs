@@ -16,6 +16,9 @@ pub enum Standing {
     Unknown,
     /// It does.
     Active,
+    /// Not now, for an operator holds it: what is owed stays owed, and what
+    /// comes is held.
+    Paused,
     /// Not now: what is owed stays owed.
     Disabled,
     /// Never again: what is owed is cancelled.
@@ -78,6 +81,7 @@ impl Endpoints for Registry {
             standing: match found {
                 None => Standing::Deleted,
                 Some(found) if found.disabled => Standing::Disabled,
+                Some(found) if found.paused => Standing::Paused,
                 Some(_) => Standing::Active,
             },
             ordered: found.is_some_and(|found| found.ordered),

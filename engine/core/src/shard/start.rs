@@ -126,8 +126,15 @@ impl Shard {
     }
 
     /// Sends first attempts that wait to the lane if they may not be made now,
-    /// as far as the log keeps up.
+    /// as far as the log keeps up. Of a paused endpoint what its owner handed
+    /// over goes back.
     pub(super) fn hold(&mut self, ix: EndpointIx, now: Timestamp, actions: &mut Vec<Action>) {
+        if self.is_paused(ix) {
+            while let Some(delivery) = self.queue(ix).pop_of(Room::Owner) {
+                self.left(&delivery);
+                self.overflow(delivery, now, actions);
+            }
+        }
         if !self.queue(ix).fresh_waits() || !self.is_held(ix, now) {
             return;
         }

@@ -60,10 +60,8 @@ struct Shown {
     /// The id of an endpoint or a key.
     subject: String,
     /// `null` when it is no tenant's alone.
-    #[schema(required = true)]
     tenant: Option<String>,
     /// `null` when it has none.
-    #[schema(required = true)]
     version: Option<u64>,
 }
 

@@ -1,5 +1,6 @@
 //! Endpoints: create, list, show; `change` has what changes them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use posthaste_core::endpoint::Endpoint;
 use posthaste_core::event::check_tenant;
+use posthaste_core::filter::TypePattern;
 use posthaste_core::id::EndpointId;
 use posthaste_core::limits::ENDPOINTS_PER_TENANT_MAX;
 use posthaste_core::rng::Rng;
@@ -26,10 +28,11 @@ use super::problem::{Asked, Problem, Segments};
 use super::secrets::seal;
 use super::signing::{Chosen, Imported, Signing, secret_text};
 use crate::clock::random_seed;
-use crate::config::parse_duration;
+use crate::config::{format_rfc3339, parse_duration};
 use crate::control::By;
 
 pub mod change;
+mod headers;
 
 pub(in crate::api) use change::Place;
 
@@ -56,6 +59,10 @@ struct NewEndpoint {
     #[serde(default)]
     #[schema(value_type = Vec<values::TypePattern>)]
     event_types: Vec<String>,
+    /// Patterns of types it does not want, though `event_types` names them.
+    #[serde(default)]
+    #[schema(value_type = Vec<values::TypePattern>)]
+    exclude_event_types: Vec<String>,
     /// What an event's content must be like.
     // As it is written, so that no number in it is rounded.
     #[serde(default, serialize_with = "nothing")]
@@ -70,7 +77,11 @@ struct NewEndpoint {
     signing: Option<Signing>,
     /// Headers of its requests, beside Posthaste's own.
     #[serde(default)]
-    headers: std::collections::BTreeMap<String, String>,
+    headers: BTreeMap<String, String>,
+    /// Whether type, attempt and the reason of a retry stand in headers too:
+    /// `webhook-event-type`, `webhook-attempt`, `webhook-retry-reason`.
+    #[serde(default)]
+    event_headers: bool,
     /// Requests at once, at most; 0 for 10.
     #[serde(default)]
     max_in_flight: u32,
@@ -134,8 +145,10 @@ struct Shown {
     status: Status,
     #[schema(value_type = Vec<values::TypePattern>)]
     event_types: Vec<String>,
+    #[schema(value_type = Vec<values::TypePattern>)]
+    exclude_event_types: Vec<String>,
     signing: Chosen,
-    #[schema(value_type = Option<values::Filter>, required = true)]
+    #[schema(value_type = Option<values::Filter>)]
     filter: Option<Box<RawValue>>,
     max_in_flight: u32,
     #[schema(value_type = values::Duration)]
@@ -154,7 +167,9 @@ struct Shown {
     disabled_reason: String,
     /// The names of its headers; their values are not shown.
     headers: Vec<String>,
-    created_at_ms: u64,
+    event_headers: bool,
+    #[schema(value_type = values::Time)]
+    created_at: String,
     /// Raised by each change.
     version: u64,
 }
@@ -287,11 +302,17 @@ fn build(
         created_at_ms: now.as_millis(),
         ..proto::Endpoint::default()
     };
-    Ok((filled(api, record, new)?, secret))
+    Ok((filled(api, record, None, new)?, secret))
 }
 
-/// A record with what can be changed of it as it is asked for.
-fn filled(api: &Api, record: proto::Endpoint, new: NewEndpoint) -> Result<Endpoint, Problem> {
+/// A record with what can be changed of it as it is asked for. `present` is the
+/// endpoint it is of, where there is one.
+fn filled(
+    api: &Api,
+    record: proto::Endpoint,
+    present: Option<&Endpoint>,
+    new: NewEndpoint,
+) -> Result<Endpoint, Problem> {
     api.egress
         .check_url(&new.url)
         .map_err(|error| Problem::invalid("url", error))?;
@@ -302,10 +323,12 @@ fn filled(api: &Api, record: proto::Endpoint, new: NewEndpoint) -> Result<Endpoi
             .map(|span| u32::try_from(span.as_millis()).unwrap_or(u32::MAX))
             .map_err(|problem| Problem::invalid(param, problem)),
     };
-    Ok(Endpoint::from_proto(proto::Endpoint {
+    let mut endpoint = Endpoint::from_proto(proto::Endpoint {
         uid: new.uid,
         url: new.url,
         event_types: new.event_types,
+        exclude_event_types: new.exclude_event_types,
+        event_headers: new.event_headers,
         filter: new.filter.map_or_else(String::new, |f| f.get().to_owned()),
         headers: new
             .headers
@@ -313,6 +336,7 @@ fn filled(api: &Api, record: proto::Endpoint, new: NewEndpoint) -> Result<Endpoi
             .map(|(name, value)| proto::Header {
                 name,
                 value: value.into_bytes().into(),
+                sealed: None,
             })
             .collect(),
         max_in_flight: new.max_in_flight,
@@ -327,7 +351,9 @@ fn filled(api: &Api, record: proto::Endpoint, new: NewEndpoint) -> Result<Endpoi
         owned: new.owned,
         rate_per_second: new.rate_per_second,
         ..record
-    })?)
+    })?;
+    headers::seal(api, &mut endpoint, present)?;
+    Ok(endpoint)
 }
 
 /// A policy is the configuration's; none means `standard`.
@@ -348,6 +374,10 @@ fn filter_of(endpoint: &Endpoint) -> Option<Box<RawValue>> {
     RawValue::from_string(text.to_owned()).ok()
 }
 
+fn texts(patterns: &[TypePattern]) -> Vec<String> {
+    patterns.iter().map(ToString::to_string).collect()
+}
+
 fn shown(endpoint: &Endpoint) -> Shown {
     Shown {
         id: endpoint.id.to_string(),
@@ -359,11 +389,8 @@ fn shown(endpoint: &Endpoint) -> Shown {
             true => Status::Disabled,
             false => Status::Active,
         },
-        event_types: endpoint
-            .event_types
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        event_types: texts(&endpoint.event_types),
+        exclude_event_types: texts(&endpoint.exclude_event_types),
         filter: filter_of(endpoint),
         signing: Chosen::from(endpoint),
         max_in_flight: endpoint.max_in_flight,
@@ -382,7 +409,8 @@ fn shown(endpoint: &Endpoint) -> Shown {
         },
         disabled_reason: endpoint.disabled_reason.clone(),
         headers: endpoint.headers.iter().map(|h| h.name.clone()).collect(),
-        created_at_ms: endpoint.created_at.as_millis(),
+        event_headers: endpoint.event_headers,
+        created_at: format_rfc3339(endpoint.created_at),
         version: endpoint.version,
     }
 }

@@ -34,6 +34,8 @@ use crate::ingest::decode::{headers_of, record_of};
 use crate::log::{AppendError, NewRecord, TopicPartition};
 use crate::telemetry;
 
+pub mod read;
+
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// How long a key is remembered.
 const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(24 * 3_600);
@@ -69,7 +71,7 @@ pub struct Accepted {
         content(
             (Envelope = "application/json"),
             (serde_json::Value = "application/cloudevents+json"),
-            (Vec<u8> = "*/*"),
+            (serde_json::Value = "*/*"),
         ),
         description = "An envelope, a CloudEvent, or any body with the routing headers.",
     ),

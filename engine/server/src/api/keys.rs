@@ -48,7 +48,6 @@ struct Shown {
     #[schema(value_type = Vec<values::Scope>)]
     scopes: Vec<&'static str>,
     /// `null` when it is for all of them.
-    #[schema(required = true)]
     tenant: Option<String>,
     description: String,
     #[schema(value_type = values::Time)]

@@ -56,7 +56,7 @@ struct Shown {
     #[schema(value_type = values::Time)]
     created_at: String,
     /// `null` for the newest.
-    #[schema(value_type = Option<values::Time>, required = true)]
+    #[schema(value_type = Option<values::Time>)]
     expires_at: Option<String>,
     /// Of a key pair.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -274,7 +274,7 @@ pub async fn reseal(State(api): State<Arc<Api>>, caller: Caller) -> Result<Respo
     let mut answer = Resealed::default();
     let mut page = Vec::new();
     for endpoint in registry.endpoints() {
-        if endpoint.secrets.iter().all(|s| api.vault.is_current(s)) {
+        if api.vault.is_current(endpoint) {
             continue;
         }
         if page.len() < RESEAL_PAGE_MAX {

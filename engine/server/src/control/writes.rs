@@ -11,6 +11,7 @@ use dashmap::DashMap;
 use posthaste_core::access::{ApiKey, KeyProblem, NewKey, key_key};
 use posthaste_core::endpoint::Endpoint;
 use posthaste_core::id::{EndpointId, KeyId, RequestId};
+use posthaste_core::operation::{Operation, Wanted, operation_key};
 use posthaste_core::registry::{Applied, table_key};
 use posthaste_core::rng::Rng;
 use posthaste_core::signature::SecretText;
@@ -29,6 +30,9 @@ const FOLD_WAIT: Duration = Duration::from_secs(5);
 /// Changes of one endpoint take turns, so that within one process none is
 /// refused by the fold; endpoints share this many turns.
 const TURNS: usize = 64;
+/// How often a change is written again because what it is based on was restated
+/// meanwhile: each time takes another conflict of others just before it.
+const REBASED_MAX: usize = 16;
 /// Names the request in a record of the table, and who asked.
 pub(super) const REQUEST_HEADER: &str = "posthaste-request";
 const ACTOR_HEADER: &str = "posthaste-actor";
@@ -57,10 +61,9 @@ pub(super) struct Writer {
     turns: Arc<[Mutex<()>; TURNS]>,
 }
 
-/// A record of the table and what is said of it.
+/// What is said of a record of the table.
 struct Change {
     key: Bytes,
-    value: Bytes,
     action: &'static str,
     subject: String,
     tenant: String,
@@ -149,24 +152,38 @@ impl Writer {
 
     /// Writes a change; answers once this instance sees it. No change is made
     /// without a trace: that is written first.
-    async fn write(&self, change: Change, by: &By) -> Result<(), CommandError> {
+    async fn write(&self, change: Change, value: Bytes, by: &By) -> Result<(), CommandError> {
         self.trace(&change, change.action, by).await?;
+        match self.place(&change, value, by).await? {
+            Applied::Taken | Applied::Nothing => Ok(()),
+            Applied::Refused { present } => self.refused(&change, present, by).await,
+        }
+    }
+
+    /// Appends to the table; answers what this instance's fold made of it.
+    async fn place(&self, change: &Change, value: Bytes, by: &By) -> Result<Applied, CommandError> {
         let mut waiting = Waiting::begin(&self.pending, by.request);
         let record = NewRecord {
             to: self.table.clone(),
             key: change.key.clone(),
-            value: change.value.clone(),
+            value,
             headers: headers(by),
         };
         self.append(record).await?;
         match timeout(FOLD_WAIT, &mut waiting.applied).await {
-            Ok(Ok(Applied::Taken | Applied::Nothing)) => Ok(()),
-            Ok(Ok(Applied::Refused { present })) => {
-                self.trace(&change, "change.refused", by).await?;
-                Err(CommandError::Conflict { present })
-            }
+            Ok(Ok(applied)) => Ok(applied),
             Ok(Err(_)) | Err(_) => Err(CommandError::NotYetVisible),
         }
+    }
+
+    async fn refused<T>(
+        &self,
+        change: &Change,
+        present: Option<u64>,
+        by: &By,
+    ) -> Result<T, CommandError> {
+        self.trace(change, "change.refused", by).await?;
+        Err(CommandError::Conflict { present })
     }
 
     async fn trace(&self, change: &Change, action: &str, by: &By) -> Result<(), AppendError> {
@@ -217,20 +234,16 @@ impl Endpoints {
     pub async fn put(&self, endpoint: &Endpoint, by: &By) -> Result<Endpoint, CommandError> {
         let _turn = self.writer.turn(endpoint.id).lock().await;
         let before = self.unchanged(endpoint)?;
-        let changed = Endpoint {
+        let action = action(before.as_deref(), endpoint);
+        let next = |base: &Endpoint| Endpoint {
             version: endpoint.version + 1,
+            restated: base.restated,
             ..endpoint.clone()
         };
-        let action = match (before.map(|before| before.disabled), endpoint.disabled) {
-            (None, _) => "endpoint.created",
-            (Some(false), true) => "endpoint.disabled",
-            (Some(true), false) => "endpoint.enabled",
-            (Some(_), _) => "endpoint.updated",
-        };
-        let value = changed.to_proto().to_value();
-        let change = of_endpoint(endpoint, action, value);
-        self.writer.write(change, by).await?;
-        Ok(changed)
+        let change = of_endpoint(endpoint, action);
+        let record = |base: &Endpoint| next(base).to_proto();
+        self.write_endpoint(endpoint, &change, record, by).await?;
+        Ok(next(endpoint))
     }
 
     /// Deletes an endpoint as a change of the version it carries; answers once
@@ -241,9 +254,9 @@ impl Endpoints {
     pub async fn delete(&self, endpoint: &Endpoint, by: &By) -> Result<(), CommandError> {
         let _turn = self.writer.turn(endpoint.id).lock().await;
         self.unchanged(endpoint)?;
-        let value = endpoint.to_deleted().to_value();
-        let change = of_endpoint(endpoint, "endpoint.deleted", value);
-        self.writer.write(change, by).await?;
+        let change = of_endpoint(endpoint, "endpoint.deleted");
+        self.write_endpoint(endpoint, &change, Endpoint::to_deleted, by)
+            .await?;
         // It is deleted. This only lets the log forget it; a record that stays
         // costs a line.
         let sweep = NewRecord {
@@ -258,6 +271,38 @@ impl Endpoints {
         Ok(())
     }
 
+    /// Writes a change of the version an endpoint carries, as a record made of
+    /// the endpoint as it is.
+    async fn write_endpoint(
+        &self,
+        endpoint: &Endpoint,
+        change: &Change,
+        record: impl Fn(&Endpoint) -> proto::Endpoint,
+        by: &By,
+    ) -> Result<(), CommandError> {
+        self.writer.trace(change, change.action, by).await?;
+        let mut again = REBASED_MAX;
+        loop {
+            let base = match self.unchanged(endpoint) {
+                Ok(present) => present,
+                Err(CommandError::Conflict { present }) => {
+                    return self.writer.refused(change, present, by).await;
+                }
+                Err(other) => return Err(other),
+            };
+            let value = record(base.as_deref().unwrap_or(endpoint)).to_value();
+            let present = match self.writer.place(change, value, by).await? {
+                Applied::Taken | Applied::Nothing => return Ok(()),
+                Applied::Refused { present } => present,
+            };
+            // Where the version is the same nobody changed it: it was restated.
+            if present != Some(endpoint.version) || again == 0 {
+                return self.writer.refused(change, present, by).await;
+            }
+            again -= 1;
+        }
+    }
+
     /// The endpoint as it is, if it is of that version still.
     fn unchanged(&self, endpoint: &Endpoint) -> Result<Option<Arc<Endpoint>>, CommandError> {
         let registry = self.registry.borrow();
@@ -268,10 +313,31 @@ impl Endpoints {
         Ok(ix.and_then(|ix| registry.endpoint(ix).cloned()))
     }
 
+    /// Writes an operation, new or changed; answers once this instance sees it.
+    pub async fn put_operation(&self, operation: &Operation, by: &By) -> Result<(), CommandError> {
+        let action = match (operation.version, operation.wanted) {
+            (0 | 1, _) => "operation.created",
+            (_, Wanted::Unspecified) => "operation.resumed",
+            (_, Wanted::Pause) => "operation.paused",
+            (_, Wanted::Cancel) => "operation.cancelled",
+        };
+        let change = Change {
+            key: operation_key(operation.id),
+            action,
+            subject: operation.id.to_string(),
+            tenant: operation.tenant.clone(),
+            version: operation.version,
+        };
+        let value = operation.to_proto().to_value();
+        self.writer.write(change, value, by).await
+    }
+
     /// Writes a new key; answers once this instance knows it.
     pub async fn put_key(&self, key: &ApiKey, by: &By) -> Result<(), CommandError> {
-        let change = of_key(key, "key.created", key.to_proto().to_value());
-        self.writer.write(change, by).await
+        let change = of_key(key, "key.created");
+        self.writer
+            .write(change, key.to_proto().to_value(), by)
+            .await
     }
 
     /// Revokes a key; answers once this instance takes it no longer, and
@@ -280,8 +346,8 @@ impl Endpoints {
         let Some(key) = self.keys().get(id).cloned() else {
             return Ok(false);
         };
-        let change = of_key(&key, "key.revoked", Bytes::new());
-        self.writer.write(change, by).await?;
+        let change = of_key(&key, "key.revoked");
+        self.writer.write(change, Bytes::new(), by).await?;
         Ok(true)
     }
 }
@@ -297,10 +363,24 @@ pub fn new_key(new: NewKey, now: Timestamp) -> Result<(ApiKey, SecretText), KeyP
     ApiKey::make(id, random, new, now)
 }
 
-fn of_endpoint(endpoint: &Endpoint, action: &'static str, value: Bytes) -> Change {
+/// What a change of an endpoint is called in its trace.
+fn action(before: Option<&Endpoint>, after: &Endpoint) -> &'static str {
+    let Some(before) = before else {
+        return "endpoint.created";
+    };
+    let disabled = (before.disabled, after.disabled);
+    match (disabled, (before.paused, after.paused)) {
+        ((false, true), _) => "endpoint.disabled",
+        ((true, false), _) => "endpoint.enabled",
+        (_, (false, true)) => "endpoint.paused",
+        (_, (true, false)) => "endpoint.resumed",
+        _ => "endpoint.updated",
+    }
+}
+
+fn of_endpoint(endpoint: &Endpoint, action: &'static str) -> Change {
     Change {
         key: table_key(endpoint.id),
-        value,
         action,
         subject: endpoint.id.to_string(),
         tenant: endpoint.tenant.clone(),
@@ -308,10 +388,9 @@ fn of_endpoint(endpoint: &Endpoint, action: &'static str, value: Bytes) -> Chang
     }
 }
 
-fn of_key(key: &ApiKey, action: &'static str, value: Bytes) -> Change {
+fn of_key(key: &ApiKey, action: &'static str) -> Change {
     Change {
         key: key_key(key.id),
-        value,
         action,
         subject: key.id.to_string(),
         tenant: key.tenant.clone().unwrap_or_default(),

@@ -17,7 +17,7 @@ const fn layer(module: &'static str, may_use: &'static [&'static str]) -> Layer 
 }
 
 /// From the ground up: a module may use only what stands above it here.
-const CORE: [Layer; 26] = [
+const CORE: [Layer; 27] = [
     // Numbers, words and bounds, for everybody.
     layer("limits", &[]),
     layer("rng", &[]),
@@ -50,6 +50,11 @@ const CORE: [Layer; 26] = [
     layer("target", &["limits"]),
     // Who may do what: a key is shown once, as a signing secret is.
     layer("access", &["event", "id", "limits", "signature", "time"]),
+    // What was asked of an endpoint's owner.
+    layer(
+        "operation",
+        &["content", "event", "filter", "id", "limits", "time"],
+    ),
     // Mechanisms that know no delivery.
     layer("timers", &["id", "limits", "time"]),
     layer("offsets", &["limits"]),

@@ -5,6 +5,7 @@ use posthaste_proto as proto;
 use proto::progress::Kind;
 
 use super::line::{Line, Order};
+use super::watch::Health;
 use super::{Action, Outgoing, Overlay, Owner, Stage, Standing};
 use crate::breaker::Pass;
 use crate::gate::GateState;
@@ -38,7 +39,9 @@ impl Owner {
         // What is thought of a deleted endpoint is of no use to anybody.
         let idle = match settings.standing {
             Standing::Deleted => line.is_quiet(),
-            Standing::Unknown | Standing::Active | Standing::Disabled => line.is_idle(),
+            Standing::Unknown | Standing::Active | Standing::Paused | Standing::Disabled => {
+                line.is_idle()
+            }
         };
         if !self.owes(endpoint) && idle {
             return;
@@ -72,6 +75,8 @@ impl Owner {
                 return None;
             }
             Standing::Disabled => line.disabling = None,
+            // No sign of life can come: the time does not count against it.
+            Standing::Paused => line.health = Health::default(),
             Standing::Active => {}
         }
         if settings.ordered {
@@ -427,7 +432,10 @@ fn bar(line: &Line, settings: &Settings, now: Timestamp) -> Option<Bar> {
     let disabling = line
         .disabling
         .is_some_and(|since| now.since(since) < EXPIRE_EVERY);
-    let off = settings.standing == Standing::Disabled || disabling;
+    let off = match settings.standing {
+        Standing::Disabled | Standing::Paused => true,
+        Standing::Unknown | Standing::Active | Standing::Deleted => disabling,
+    };
     if off || settings.gate.0 == GateState::Paused {
         Some(Bar { until: None })
     } else if line.probe {

@@ -53,14 +53,44 @@ fn first_attempts_take_the_lane_while_the_gate_is_not_open() {
         assert_eq!(laned(&mut swept), proto::Reason::Gate, "what waited, too");
         assert_eq!(shard.queued(), 0);
         finish(&mut shard, sent, ok(), START, &mut wanted);
-        assert!(offer(
-            &mut shard,
-            from(Room::Owner, 0, 3),
-            START,
-            &mut wanted
-        ));
-        assert_eq!(wanted.sends.len(), 1, "its owner knows better");
+        let owed = from(Room::Owner, 0, 3);
+        assert!(offer(&mut shard, owed, START, &mut wanted));
+        match state {
+            GateState::Paused => assert!(bounced(&wanted, 3) && wanted.sends.is_empty()),
+            _ => assert_eq!(wanted.sends.len(), 1, "its owner knows better"),
+        }
     }
+}
+
+fn bounced(wanted: &Wanted, offset: u64) -> bool {
+    matches!(wanted.reports[..], [(at, ReportEnd::Bounced)] if at == offset)
+}
+
+#[test]
+fn a_pause_stops_what_waits_and_lets_what_is_under_way_finish() {
+    let mut table = table(1, |_, e| e.max_in_flight = 1);
+    let mut shard = shard(table.snapshot());
+    let mut wanted = Wanted::default();
+    for (room, offset) in [(Room::Ingest, 0), (Room::Owner, 1), (Room::Ingest, 2)] {
+        assert!(offer(&mut shard, from(room, 0, offset), START, &mut wanted));
+    }
+    let sent = wanted.sends.pop().unwrap();
+    let mut record = endpoint_sample(0, "acme", &[]);
+    (record.max_in_flight, record.paused) = (1, true);
+    put(&mut table, &record);
+    shard.set_registry(table.snapshot());
+    // Its end is the first the shard does after it heard of the pause.
+    finish(&mut shard, sent, ok(), START, &mut wanted);
+    assert_eq!(wanted.closed, [0]);
+    assert!(bounced(&wanted, 1), "{:?}", wanted.reports);
+    wanted.closed.clear();
+    assert_eq!(laned(&mut wanted), proto::Reason::Gate);
+    assert_eq!((shard.queued(), shard.in_flight()), (0, 0));
+    record.paused = false;
+    put(&mut table, &record);
+    shard.set_registry(table.snapshot());
+    assert!(offer(&mut shard, delivery(0, 3), START, &mut wanted));
+    assert_eq!(wanted.sends.len(), 1);
 }
 
 /// Five failures over a second, the last at `later(1_000)`.

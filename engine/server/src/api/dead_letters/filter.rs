@@ -55,7 +55,7 @@ impl Filter {
         let tenant = self.tenant;
         let endpoint = self
             .endpoint
-            .map(|name| find(api, tenant.as_deref(), &name));
+            .map(|name| find_endpoint(api, tenant.as_deref(), &name));
         Ok(Wanted {
             endpoint: endpoint.transpose()?,
             tenant,
@@ -67,7 +67,11 @@ impl Filter {
 }
 
 /// An id says all; also a deleted endpoint has letters.
-fn find(api: &Api, tenant: Option<&str>, name: &str) -> Result<EndpointId, Problem> {
+pub(in crate::api) fn find_endpoint(
+    api: &Api,
+    tenant: Option<&str>,
+    name: &str,
+) -> Result<EndpointId, Problem> {
     if let Ok(id) = name.parse() {
         return Ok(id);
     }

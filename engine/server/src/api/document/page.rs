@@ -322,7 +322,9 @@ fn bounds(schema: &Value) -> Markup {
 }
 
 fn refers(schema: &Value) -> Option<&str> {
-    schema["$ref"].as_str()?.strip_prefix("#/components/schemas/")
+    schema["$ref"]
+        .as_str()?
+        .strip_prefix("#/components/schemas/")
 }
 
 fn value(part: &impl Serialize) -> Value {
@@ -373,14 +375,19 @@ mod tests {
             }
         }
         assert!(shown > 25, "{shown} operations");
-        for other in ["src=", "url(", "@import", "<script", "<link", "style=", "http"] {
+        for other in [
+            "src=", "url(", "@import", "<script", "<link", "style=", "http",
+        ] {
             let markup = PAGE.html.replace("https://example.com/hooks", "");
             let markup = markup.replace("https://", "").replace("http2", "");
             assert!(!markup.contains(other), "{other}");
         }
         for link in PAGE.html.split("href=\"#").skip(1) {
             let (to, _) = link.split_once('"').unwrap();
-            assert!(PAGE.html.contains(&format!(r#"id="{to}""#)), "#{to} leads nowhere");
+            assert!(
+                PAGE.html.contains(&format!(r#"id="{to}""#)),
+                "#{to} leads nowhere"
+            );
         }
     }
 

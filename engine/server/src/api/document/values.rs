@@ -1,7 +1,10 @@
 //! Values that bodies and parameters are made of, as the document has them.
 
 use posthaste_core::access;
-use posthaste_core::limits::{EVENT_TYPE_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, TENANT_BYTES_MAX};
+use posthaste_core::limits::{
+    EVENT_TYPE_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, ORDERING_KEY_BYTES_MAX, TENANT_BYTES_MAX,
+};
+use posthaste_core::outcome::Cause;
 use posthaste_core::shard::DEAD_CAUSES;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{
@@ -92,6 +95,11 @@ fn word<'a>(words: impl IntoIterator<Item = &'a str>) -> Object {
         .build()
 }
 
+/// The same in a body, where it can be `null`.
+pub(in crate::api) fn body_limit<const DEFAULT: usize, const MOST: usize>() -> RefOr<Schema> {
+    nullable(page_limit::<DEFAULT, MOST>().into())
+}
+
 /// Values with a name of their own in the document; a field has one by
 /// `value_type`.
 macro_rules! named {
@@ -140,6 +148,8 @@ named! {
     Capability = word(access::Capability::ALL.map(access::Capability::name));
     /// Why a delivery was given up.
     DeadCause = word(DEAD_CAUSES.iter().map(|(_, name)| *name).chain(["unknown"]));
+    /// Why an attempt failed.
+    ErrorCode = word(Cause::ALL.iter().map(|cause| cause.code()));
     /// Conditions on an event's content that all must hold. A member is a path into the
     /// body (`customer.country`, or `/customer/a.b`), `$type` or `$headers.NAME` with a
     /// constant or with operators, or `$and`, `$or`, `$not` with filters.
@@ -220,11 +230,16 @@ impl IntoParams for EventHeaders {
         let routed =
             |says| format!("{says}, for a body that does not say it (`[ingest.headers]`).");
         let names = HeaderNames::default();
+        // An empty one is none.
+        let key = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .max_length(Some(ORDERING_KEY_BYTES_MAX))
+            .build();
         vec![
             header("idempotency-key", says, schema.build()),
             header(&names.event_type, &routed("The event's type"), segment()),
             header(&names.id, &routed("Its id"), segment()),
-            header(&names.ordering_key, &routed("Its ordering key"), segment()),
+            header(&names.ordering_key, &routed("Its ordering key"), key),
         ]
     }
 }

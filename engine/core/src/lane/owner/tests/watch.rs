@@ -362,6 +362,33 @@ fn our_own_failure_does_not_disable_what_failed_long_ago() {
 }
 
 #[test]
+fn a_paused_endpoint_gets_nothing_and_the_time_does_not_count_against_it() {
+    let mut lane = Lane::ready((0..99).map(|n| deliver(n, 1, 0, NEVER)).collect());
+    let out = dispatched(&lane.tick(START));
+    for (hour, &offset) in (0..25).zip(&out) {
+        lane.attempted(offset, 500, later(hour * 3_600_000));
+    }
+    let standing = Standing::Paused;
+    lane.settings(1, Settings { standing, ..ACTIVE });
+    let paused = START.after(DISABLE_AFTER - Duration::from_secs(1));
+    assert!(lane.tick(paused).is_empty());
+    lane.report(out[25], ReportEnd::Bounced, paused);
+    assert!(lane.tick(paused.after(Duration::from_secs(60))).is_empty());
+    assert!(lane.owner.fold().is_owed(id(1), out[25]));
+    let resumed = START.after(DISABLE_AFTER * 2);
+    lane.settings(1, ACTIVE);
+    // One that had been under way the whole time.
+    lane.attempted(out[26], 500, resumed);
+    assert_eq!(disabled(&mut lane), []);
+
+    let mut lane = Lane::ready((0..3).map(|n| deliver(n, 1, 0, NEVER)).collect());
+    lane.settings(1, Settings { standing, ..ACTIVE });
+    assert!(lane.tick(START).is_empty());
+    lane.settings(1, ACTIVE);
+    assert_eq!(dispatched(&lane.tick(START)), [0, 1, 2]);
+}
+
+#[test]
 fn a_disabled_endpoint_that_is_owed_nothing_is_left_alone() {
     let mut lane = Lane::ready(vec![deliver(1, 1, 0, NEVER), deliver(2, 1, 0, NEVER)]);
     assert_eq!(dispatched(&lane.tick(START)), [0, 1]);
