@@ -479,6 +479,9 @@ const _: () = {
     assert!(COMMIT_METADATA_MAX <= 4_096);
     assert!(DEAD_PAGE_DEFAULT <= DEAD_PAGE_MAX);
     assert!(BACKTEST_SAMPLES_DEFAULT <= BACKTEST_SAMPLES_MAX);
+    assert!(VERIFICATION_TIME_MAX.as_millis() <= TIMEOUT_MAX.as_millis());
+    // The longest form of an answer is JSON.
+    assert!(2 * CHALLENGE_RANDOM_BYTES + 64 <= EXCERPT_BYTES_MAX);
     assert!(BACKTEST_READ_BYTES <= BACKTEST_BYTES_MAX);
     assert!(DEAD_READ_BYTES <= DEAD_SCAN_BYTES_MAX);
     assert!(SIGNING_KEYS_MAX <= SIGNATURES_READ_MAX && SECRETS_MAX <= SIGNING_KEYS_MAX);

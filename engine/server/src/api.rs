@@ -11,7 +11,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use dashmap::DashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
-use posthaste_core::limits::{BACKTESTS_MAX, LOOKS_MAX};
+use posthaste_core::limits::{BACKTESTS_MAX, LOOKS_MAX, VERIFICATIONS_MAX};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::routes;
@@ -40,6 +40,7 @@ mod portal;
 pub mod problem;
 pub mod secrets;
 mod signing;
+mod verification;
 
 use document::Routes;
 
@@ -58,6 +59,8 @@ pub struct Api {
     pub(crate) backtests: Semaphore,
     /// … and looks through the log.
     pub(crate) looks: Semaphore,
+    /// … and questions to receivers.
+    pub(crate) verifications: Semaphore,
     metrics: PrometheusHandle,
     /// Cancelled when the process stops.
     stop: CancellationToken,
@@ -102,6 +105,7 @@ impl Api {
             event_partitions: parts.event_partitions,
             backtests: Semaphore::new(BACKTESTS_MAX),
             looks: Semaphore::new(LOOKS_MAX),
+            verifications: Semaphore::new(VERIFICATIONS_MAX),
             metrics: parts.metrics,
             stop: parts.stop,
         }
@@ -144,6 +148,7 @@ fn described() -> Routes {
             endpoints::change::delete
         ))
         .with(routes!(endpoints::change::enable))
+        .with(routes!(verification::verify))
         .with(routes!(secrets::list))
         .with(routes!(secrets::rotate))
         .with(routes!(secrets::delete))

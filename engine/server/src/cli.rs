@@ -24,11 +24,14 @@ use crate::vault::VaultError;
 
 mod client;
 mod dead;
+mod deliveries;
 pub mod dev;
 mod endpoints;
+mod events;
 mod filters;
 mod keys;
 mod out;
+mod pages;
 mod publish;
 mod secrets;
 mod table;
@@ -49,11 +52,11 @@ Examples:
   posthaste topics create --config posthaste.toml --sources
   posthaste serve --config posthaste.toml        run an instance
   posthaste endpoints create --tenant acme --url https://example.com/hooks --types 'invoice.*'
+  posthaste deliveries list --tenant acme --status failing
   posthaste publish --tenant acme --type invoice.paid --data '{\"amount\": 7}'
 
 Environment:
-  POSTHASTE_SERVER  the server that `endpoints`, `keys`, `dead`, `secrets`, `filters` and
-                    `publish` speak to
+  POSTHASTE_SERVER  the server that all but `serve`, `dev` and `topics` speak to
   POSTHASTE_API_KEY the key they speak with
   POSTHASTE_LOG     what `serve` and `dev` log, such as debug or info,librdkafka=debug
   NO_COLOR          any text turns colours off
@@ -89,6 +92,15 @@ to stderr. ops/posthaste.toml names every setting.")]
     /// Make, list and revoke the API's keys.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Find out why an event did not arrive.
+    #[command(subcommand)]
+    Deliveries(deliveries::Command),
+    /// Look at single attempts.
+    #[command(subcommand)]
+    Attempts(deliveries::Attempts),
+    /// Look at events as the log has them.
+    #[command(subcommand)]
+    Events(events::Command),
     /// List and redrive what was given up.
     #[command(subcommand)]
     Dead(dead::Command),
@@ -198,6 +210,9 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Dev(options) => dev::run(options).await,
         Command::Endpoints(command) => endpoints::run(command).await,
         Command::Keys(command) => keys::run(command).await,
+        Command::Deliveries(command) => deliveries::run(command).await,
+        Command::Attempts(command) => deliveries::run_attempts(command).await,
+        Command::Events(command) => events::run(command).await,
         Command::Dead(command) => dead::run(command).await,
         Command::Secrets(command) => secrets::run(command).await,
         Command::Filters(command) => filters::run(command).await,

@@ -40,3 +40,11 @@ pub const BACKTEST_READ_BYTES: usize = 256 * 1024;
 pub const BACKTEST_SAMPLES_DEFAULT: usize = 20;
 /// Most it shows.
 pub const BACKTEST_SAMPLES_MAX: usize = 250;
+
+/// Receivers asked at once, by a ping or a challenge, in one process; a further
+/// one is not asked, and its caller told so.
+pub const VERIFICATIONS_MAX: usize = 32;
+/// Longest time for one of them: a caller waits for it.
+pub const VERIFICATION_TIME_MAX: Duration = Duration::from_secs(10);
+/// Random bytes of a challenge, sent in hexadecimal digits.
+pub const CHALLENGE_RANDOM_BYTES: usize = 24;

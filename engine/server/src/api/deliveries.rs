@@ -51,7 +51,7 @@ struct Attempts {
 /// 503 when the log does not answer, or too many look already.
 pub async fn find_delivery(api: &Api, id: DeliveryId) -> Result<Found, Problem> {
     let _turn = turn(api)?;
-    find::find(api, id, &mut Budget::new()).await
+    find::find(api, id).await
 }
 
 /// Lists deliveries by their attempts, the last attempt first.
@@ -222,13 +222,8 @@ fn belongs(tenant: Option<&str>, to: &str) -> bool {
 }
 
 /// The delivery, where it is this tenant's.
-async fn found(
-    api: &Api,
-    tenant: Option<&str>,
-    id: DeliveryId,
-    budget: &mut Budget,
-) -> Result<Found, Problem> {
-    let found = find::find(api, id, budget).await?;
+async fn found(api: &Api, tenant: Option<&str>, id: DeliveryId) -> Result<Found, Problem> {
+    let found = find::find(api, id).await?;
     match belongs(tenant, &found.tenant) {
         true => Ok(found),
         false => Err(find::not_found(true)),
@@ -241,7 +236,7 @@ async fn attempts_answer(
     id: DeliveryId,
 ) -> Result<Response, Problem> {
     let _turn = turn(api)?;
-    let found = found(api, tenant, id, &mut Budget::new()).await?;
+    let found = found(api, tenant, id).await?;
     let trace = of_delivery(api, &found).await?;
     let answer = Attempts {
         data: trace.attempts.iter().map(Recorded::shown).collect(),

@@ -180,6 +180,12 @@ impl Problem {
     }
 }
 
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
 impl<S, T> FromRequestParts<S> for Segments<T>
 where
     S: Send + Sync,

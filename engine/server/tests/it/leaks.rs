@@ -33,7 +33,7 @@ const OPEN: [&str; 6] = [
     "/docs",
 ];
 /// They change something and read no body.
-const BODILESS: [&str; 2] = ["/enable", "/reseal"];
+const BODILESS: [&str; 3] = ["/enable", "/reseal", "/verify"];
 /// The secrets endpoints are made with: scheme, algorithm, and the text, or
 /// nothing for one that is made for them.
 const GIVEN: [(&str, &str, &str); 4] = [

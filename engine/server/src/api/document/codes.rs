@@ -74,6 +74,10 @@ codes! {
         None, "there are 10000 keys: revoke some first";
     NoKeys = 409 "no_keys", "Tokens are made in the name of a key, and none was needed here.",
         None, "a token is made in the name of a key: expected `api.auth` to be `keys`";
+    UnreadableHeader = 409 "unreadable_header", "A header was sealed under a key that is not here.",
+        None, "`authorization` is sealed under a master key that is not among `secrets.keys`";
+    NothingToVerify = 409 "nothing_to_verify", "Its receiver is not to be asked.",
+        None, "its `verify` is `none`: expected `ping` or `challenge`";
     InProgress = 409 "in_progress", "A request with this key is under way.",
         None, "a request with this key is under way";
     PayloadTooLarge = 413 "payload_too_large", "The body is too large.",
