@@ -376,11 +376,15 @@ mod tests {
         }
         assert!(shown > 25, "{shown} operations");
         for other in [
-            "src=", "url(", "@import", "<script", "<link", "style=", "http",
+            "src=",
+            "url(",
+            "@import",
+            "<script",
+            "<link",
+            "style=",
+            "href=\"http",
         ] {
-            let markup = PAGE.html.replace("https://example.com/hooks", "");
-            let markup = markup.replace("https://", "").replace("http2", "");
-            assert!(!markup.contains(other), "{other}");
+            assert!(!PAGE.html.contains(other), "{other}");
         }
         for link in PAGE.html.split("href=\"#").skip(1) {
             let (to, _) = link.split_once('"').unwrap();
