@@ -33,6 +33,7 @@ pub mod document;
 pub mod endpoints;
 pub mod events;
 pub mod filters;
+mod host;
 mod keys;
 mod look;
 mod page;

@@ -32,7 +32,8 @@ pub(super) mod page;
 pub(super) mod values;
 
 use codes::{
-    Forbidden, Malformed, NotFound, PayloadTooLarge, Problems, TokenExpired, Unauthorized,
+    Forbidden, ForeignOrigin, Malformed, Misdirected, NotFound, PayloadTooLarge, Problems,
+    TokenExpired, Unauthorized,
 };
 
 /// The one way to prove who calls.
@@ -214,7 +215,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operati
 /// Adds what is not said at each route.
 fn finish(operation: &mut Operation, method: &Method, path: &str, problems: &mut Problems) {
     let segments: Vec<_> = segments(path).map(|name| RefOr::T(segment(name))).collect();
-    let mut known = BTreeSet::new();
+    let mut known = BTreeSet::from([ForeignOrigin::CODE, Misdirected::CODE]);
     if !segments.is_empty() {
         known.extend([Malformed::CODE, NotFound::CODE]);
         let said = operation.parameters.take().unwrap_or_default();

@@ -58,6 +58,8 @@ codes! {
         None, "the portal token has expired: expected a new one";
     Forbidden = 403 "forbidden", "The key or token is not for this.",
         None, "this needs the scope `admin`";
+    ForeignOrigin = 403 "foreign_origin", "Where no key is needed: a page of another origin asked.",
+        None, "`origin`: expected an address, `localhost` or one of `http.hosts`";
     NotFound = 404 "not_found", "It is not there, or is another tenant's.",
         None, "no such endpoint";
     VersionConflict = 409 "version_conflict", "It was changed since the version that was named.",
@@ -82,6 +84,8 @@ codes! {
         None, "a request with this key is under way";
     PayloadTooLarge = 413 "payload_too_large", "The body is too large.",
         Some("body"), "the request has more than 1114112 bytes; an event's body may have 1048576";
+    Misdirected = 421 "misdirected", "Where no key is needed: it was sent to another name.",
+        None, "`host`: expected an address, `localhost` or one of `http.hosts`";
     Invalid = 422 "invalid", "A field, named by `param`, has a value it cannot have.",
         Some("url"), "`http` is not allowed: expected `https`";
     Unavailable = 503 "unavailable", "The log does not take it just now: try again.",
