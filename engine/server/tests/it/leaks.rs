@@ -5,13 +5,12 @@
 //! The routes are read from the source, so that none is forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use posthaste::api::document;
 use posthaste_core::limits::REQUEST_BYTES_MAX;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::access::{call, first_key, json_of, made};
 use crate::dead::Receiver;
@@ -47,53 +46,20 @@ const GIVEN: [(&str, &str, &str); 4] = [
 const KEY_ID: usize = 30;
 const TOKEN_ID: usize = 40;
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|kind| kind == "rs") {
-            found.push(path);
-        }
-    }
-}
-
-/// Every path of the API: what it describes of itself, and what its source has
-/// besides.
-fn paths() -> BTreeSet<String> {
-    let described: Value = serde_json::from_str(document::text()).unwrap();
-    let described = described["paths"].as_object().unwrap().keys();
-    let mut paths: BTreeSet<_> = described.cloned().collect();
-    let mut files = Vec::new();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    sources(&folder, &mut files);
-    for file in files {
-        let text = std::fs::read_to_string(&file).unwrap();
-        if !text.contains("axum") {
-            continue;
-        }
-        for after in text.split(".route(").skip(1) {
-            let path = after.trim_start().strip_prefix('"');
-            let path = path.and_then(|path| path.split_once('"'));
-            let (path, _) = path.unwrap_or_else(|| {
-                let file = file.display();
-                panic!("{file}: a route that is no literal is not seen here")
-            });
-            paths.insert(path.to_owned());
-        }
-    }
+/// Every path of the API, with its operations, as the API describes itself.
+fn described() -> Map<String, Value> {
+    let mut document: Value = serde_json::from_str(document::text()).unwrap();
+    let Value::Object(paths) = document["paths"].take() else {
+        panic!("it has paths");
+    };
     assert!(paths.len() >= 30, "{paths:?}");
     paths
 }
 
-/// Whether a request has a body there. Of what is not described nobody says so.
-fn reads_body(path: &str, method: &str) -> bool {
-    let described: Value = serde_json::from_str(document::text()).unwrap();
-    let operation = &described["paths"][path][method.to_ascii_lowercase()];
-    match operation.is_null() {
-        true => ["POST", "PUT", "PATCH"].contains(&method),
-        false => operation["requestBody"].is_object(),
-    }
+/// The methods of a path, as they are written.
+fn methods_of(operations: &Value) -> BTreeSet<String> {
+    let methods = operations.as_object().unwrap().keys();
+    methods.map(|method| method.to_ascii_uppercase()).collect()
 }
 
 /// What stands in a path for its parts: the tenant, and ids by their name.
@@ -157,7 +123,7 @@ fn absent(id: &str) -> String {
 }
 
 /// What `allow` lists for a path.
-fn methods(server: &Server, admin: &str, path: &str) -> Vec<String> {
+fn methods(server: &Server, admin: &str, path: &str) -> BTreeSet<String> {
     let answer = call(server, admin, "OPTIONS", path, &Value::Null);
     answer.problem(405, "method_not_allowed");
     let mut lines = answer.head.lines();
@@ -286,13 +252,15 @@ fn whoever_may_not_is_refused_everywhere_and_told_nothing() {
     let nobody = said(&nobody);
     let large = vec![b' '; REQUEST_BYTES_MAX + 1];
     let (mut hidden, mut bounded) = (0, 0);
-    for path in paths() {
+    for (path, operations) in described() {
         let acme = Names {
             tenant: "acme",
             ids: &ids,
         };
         let there = acme.fill(&path);
-        for method in methods(&server, &admin, &there) {
+        let allowed = methods(&server, &admin, &there);
+        assert_eq!(allowed, methods_of(&operations), "{path}");
+        for method in allowed {
             if OPEN.contains(&&*path) {
                 assert_eq!(asked(&server, "", &method, &there).status, 200, "{path}");
                 continue;
@@ -313,7 +281,7 @@ fn whoever_may_not_is_refused_everywhere_and_told_nothing() {
                 assert_eq!(refused(&answer, 404, "not_found", &what), nobody, "{what}");
             }
             hidden += foreign_things(&server, &globex, (&method, &path), &ids);
-            if reads_body(&path, &method) {
+            if operations[method.to_ascii_lowercase()]["requestBody"].is_object() {
                 let answer = server.api.call(&method, &there, &bearer(&admin), &large);
                 refused(
                     &answer,
@@ -450,12 +418,12 @@ fn no_secret_is_shown_twice_logged_or_stored() {
         ("delivery", delivery),
     ]);
     let (mut got, mut shown) = (0, 0);
-    for path in paths() {
+    for (path, operations) in described() {
         for endpoint in ["e0", "e1", "e2", "e3"] {
             ids.insert("endpoint", endpoint.to_owned());
             let tenant = "acme";
             let path = Names { tenant, ids: &ids }.fill(&path);
-            if methods(&server, &admin, &path).contains(&"GET".to_owned()) {
+            if operations["get"].is_object() {
                 let answer = watch.ask("GET", &path, &Value::Null);
                 got += 1;
                 shown += usize::from(answer.status == 200);

@@ -9,6 +9,7 @@ use posthaste_core::id::DeliveryId;
 use posthaste_proto as proto;
 use proto::progress::Kind;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::dead::{self, Letter};
 use super::lane::{self, InLane, Standing};
@@ -16,12 +17,14 @@ use super::list::Place;
 use super::record::{Failure, Recorded, Shown, Trace};
 use super::{Found, found, of_delivery};
 use crate::api::Api;
+use crate::api::document::values;
 use crate::api::look::{Bound, Budget, turn};
 use crate::api::problem::Problem;
 use crate::config::{AuditLevel, format_rfc3339_millis};
 
 /// How a delivery stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = DeliveryStatus)]
 #[serde(rename_all = "snake_case")]
 enum Status {
     /// Nothing is on record of it.
@@ -38,8 +41,8 @@ enum Status {
 }
 
 /// A delivery as it is shown.
-#[derive(Debug, Serialize)]
-struct Delivery {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Delivery {
     id: String,
     tenant: String,
     endpoint: String,
@@ -52,6 +55,7 @@ struct Delivery {
     status: Status,
     /// The status in words.
     why: String,
+    #[schema(value_type = Option<values::Time>)]
     next_attempt_at: Option<String>,
     attempts: u32,
     last_status: Option<u32>,
@@ -64,19 +68,23 @@ struct Delivery {
 }
 
 /// What the lane says of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryInLane)]
 struct Lane {
     state: &'static str,
     partition: u32,
     /// Of its record, where it has one.
     offset: Option<u64>,
     reason: Option<&'static str>,
+    #[schema(value_type = Option<values::Time>)]
     since: Option<String>,
+    #[schema(value_type = Option<values::Time>)]
     due_at: Option<String>,
 }
 
 /// Whether all was looked at that says something of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryScanned)]
 struct Scanned {
     /// What ended the look at attempts before all were seen.
     attempts_ended_by: Option<Bound>,

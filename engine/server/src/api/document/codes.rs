@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::http::StatusCode;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::example::ExampleBuilder;
-use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Schema};
+use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Schema, Type};
 use utoipa::openapi::{Ref, RefOr, Response, ResponseBuilder, Responses};
 use utoipa::{IntoResponses, ToSchema as _};
 
@@ -147,7 +147,9 @@ fn answer(status: u16, rows: &[&Code]) -> Response {
         .map(|row| format!("`{}`: {}", row.code, row.says))
         .collect();
     let codes = rows.iter().map(|row| row.code);
-    let code = ObjectBuilder::new().enum_values(Some(codes)).build();
+    let code = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(codes));
     let narrowed = ObjectBuilder::new().property("code", code);
     let schema = AllOfBuilder::new()
         .item(Ref::from_schema_name(Body::name()))
