@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::api::document;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, LogUrl};
@@ -23,11 +24,14 @@ use crate::vault::VaultError;
 
 mod client;
 mod dead;
+mod deliveries;
 pub mod dev;
 mod endpoints;
+mod events;
 mod filters;
 mod keys;
 mod out;
+mod pages;
 mod publish;
 mod secrets;
 mod table;
@@ -48,11 +52,11 @@ Examples:
   posthaste topics create --config posthaste.toml --sources
   posthaste serve --config posthaste.toml        run an instance
   posthaste endpoints create --tenant acme --url https://example.com/hooks --types 'invoice.*'
+  posthaste deliveries list --tenant acme --status failing
   posthaste publish --tenant acme --type invoice.paid --data '{\"amount\": 7}'
 
 Environment:
-  POSTHASTE_SERVER  the server that `endpoints`, `keys`, `dead`, `secrets`, `filters` and
-                    `publish` speak to
+  POSTHASTE_SERVER  the server that all but `serve`, `dev` and `topics` speak to
   POSTHASTE_API_KEY the key they speak with
   POSTHASTE_LOG     what `serve` and `dev` log, such as debug or info,librdkafka=debug
   NO_COLOR          any text turns colours off
@@ -88,6 +92,15 @@ to stderr. ops/posthaste.toml names every setting.")]
     /// Make, list and revoke the API's keys.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Find out why an event did not arrive.
+    #[command(subcommand)]
+    Deliveries(deliveries::Command),
+    /// Look at single attempts.
+    #[command(subcommand)]
+    Attempts(deliveries::Attempts),
+    /// Look at events as the log has them.
+    #[command(subcommand)]
+    Events(events::Command),
     /// List and redrive what was given up.
     #[command(subcommand)]
     Dead(dead::Command),
@@ -99,6 +112,13 @@ to stderr. ops/posthaste.toml names every setting.")]
     Filters(filters::Command),
     /// Publish one event or a file of them.
     Publish(publish::Options),
+    /// Print the API's description (OpenAPI 3.1).
+    #[command(after_help = "\
+Example:
+  posthaste openapi > openapi.json
+
+A running instance serves the same as /v1/openapi.json, and for people as /docs.")]
+    Openapi,
     /// Make the topics Posthaste needs.
     #[command(subcommand)]
     Topics(Topics),
@@ -190,10 +210,14 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Dev(options) => dev::run(options).await,
         Command::Endpoints(command) => endpoints::run(command).await,
         Command::Keys(command) => keys::run(command).await,
+        Command::Deliveries(command) => deliveries::run(command).await,
+        Command::Attempts(command) => deliveries::run_attempts(command).await,
+        Command::Events(command) => events::run(command).await,
         Command::Dead(command) => dead::run(command).await,
         Command::Secrets(command) => secrets::run(command).await,
         Command::Filters(command) => filters::run(command).await,
         Command::Publish(options) => publish::run(options).await,
+        Command::Openapi => Ok(out::write(document::text())?),
         Command::Topics(Topics::Create { config, sources }) => {
             create_topics(&Config::load(&config)?, sources).await
         }

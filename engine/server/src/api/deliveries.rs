@@ -34,6 +34,7 @@ pub(super) use list::{Entry, add, judge};
 use record::{Recorded, recorded, trace};
 
 /// The routes.
+#[expect(clippy::disallowed_methods, reason = "described next")]
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/v1/deliveries", get(list))
@@ -62,7 +63,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 /// 503 when the log does not answer, or too many look already.
 pub async fn find_delivery(api: &Api, id: DeliveryId) -> Result<Found, Problem> {
     let _turn = turn(api)?;
-    find::find(api, id, &mut Budget::new()).await
+    find::find(api, id).await
 }
 
 /// Lists deliveries by their attempts, the last attempt first.
@@ -143,13 +144,8 @@ fn belongs(tenant: Option<&str>, to: &str) -> bool {
 }
 
 /// The delivery, where it is this tenant's.
-async fn found(
-    api: &Api,
-    tenant: Option<&str>,
-    id: DeliveryId,
-    budget: &mut Budget,
-) -> Result<Found, Problem> {
-    let found = find::find(api, id, budget).await?;
+async fn found(api: &Api, tenant: Option<&str>, id: DeliveryId) -> Result<Found, Problem> {
+    let found = find::find(api, id).await?;
     match belongs(tenant, &found.tenant) {
         true => Ok(found),
         false => Err(find::not_found(true)),
@@ -162,7 +158,7 @@ async fn attempts_answer(
     id: DeliveryId,
 ) -> Result<Response, Problem> {
     let _turn = turn(api)?;
-    let found = found(api, tenant, id, &mut Budget::new()).await?;
+    let found = found(api, tenant, id).await?;
     let trace = of_delivery(api, &found).await?;
     let data: Vec<_> = trace.attempts.iter().map(Recorded::shown).collect();
     let answer = json!({ "data": data, "ended_by": trace.ended_by });

@@ -119,3 +119,6 @@ pub(super) fn before(time: Timestamp, span: Duration) -> Timestamp {
     let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     Timestamp::from_millis(time.as_millis().saturating_sub(span))
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,40 +19,67 @@ use posthaste_core::outcome::{Outcome, Verdict};
 use posthaste_core::rng::Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Api;
 use super::auth::Caller;
+use super::document::codes;
+use super::endpoints::change::Answered;
 use super::endpoints::{Place, answer_asked, find};
 use super::problem::{Problem, Segments};
 use crate::clock::random_seed;
 use crate::send::{Attempt, Attempted, once};
 
 /// [`Verify`] as it is written.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = EndpointVerify)]
 #[serde(remote = "Verify", rename_all = "snake_case")]
 pub(super) enum VerifyName {
+    /// It is not asked.
     None,
+    /// It gets one event of the type `ping`, as GitHub sends one.
     Ping,
+    /// It is disabled until it answers a challenge, as Slack sends one.
     Challenge,
 }
 
 /// What asking a receiver came to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Verification {
     #[serde(with = "VerifyName")]
+    #[schema(value_type = VerifyName)]
     kind: Verify,
     /// Whether it took the ping, or answered the challenge.
     pub(super) passed: bool,
     /// Why not, as attempts say it, or `challenge_not_answered`.
+    #[schema(required = true)]
     cause: Option<&'static str>,
     /// Of the response, if one came.
+    #[schema(required = true)]
     status: Option<u16>,
     /// For people.
     detail: String,
 }
 
-/// Asks an endpoint's receiver again. A challenge that is answered enables the
-/// endpoint, if that was all it waited for.
+/// Asks an endpoint's receiver again.
+///
+/// A challenge that is answered enables the endpoint, if that was all it waited
+/// for.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/verify",
+    operation_id = "verify_endpoint",
+    tag = "Endpoints",
+    responses(
+        (
+            status = 200,
+            description = "The endpoint as it is now, and what its receiver answered.",
+            body = Answered,
+            headers(("etag" = String, description = "Its version, for `if-match`.")),
+        ),
+        codes::NothingToVerify,
+    ),
+)]
 pub(super) async fn verify(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,

@@ -8,6 +8,7 @@ mod access;
 mod cli;
 mod concurrent;
 mod dead;
+mod deliveries;
 mod dev;
 mod embedded;
 mod filters;

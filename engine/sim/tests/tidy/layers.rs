@@ -184,10 +184,11 @@ const SERVER: [Layer; 18] = [
         ],
     ),
     // The command line opens a log as the app does, makes keys in it, and speaks
-    // to its api.
+    // to its api, whose description it prints.
     layer(
         "cli",
         &[
+            "api",
             "app",
             "clock",
             "config",

@@ -6,8 +6,10 @@ use posthaste_core::shard::DEAD_CAUSES;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::api::Api;
+use crate::api::document::values;
 use crate::api::problem::Problem;
 use crate::config::{Topics, parse_duration, parse_rfc3339};
 
@@ -16,15 +18,20 @@ use crate::config::{Topics, parse_duration, parse_rfc3339};
 const CLOCKS_APART: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What a request says about them; what it does not say is not asked for.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[schema(as = DeadLetterFilter)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Filter {
     pub(super) tenant: Option<String>,
     /// An id; a uid where the tenant is named.
     pub(super) endpoint: Option<String>,
+    #[schema(value_type = Option<values::DeadCause>)]
     pub(super) cause: Option<String>,
-    /// A UTC time, or how long ago.
+    /// Not before then.
+    #[schema(value_type = Option<values::Moment>)]
     pub(super) since: Option<String>,
+    /// Before then.
+    #[schema(value_type = Option<values::Moment>)]
     pub(super) until: Option<String>,
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Letter {
     pub(super) cause: &'static str,
     pub(super) detail: String,
     at: String,
+    /// Made when it was given up.
+    pub(super) attempts: u32,
     partition: u32,
     offset: u64,
 }
@@ -79,13 +81,15 @@ pub(super) async fn look(
 /// One for many deliveries names none of them.
 fn letter(record: &Record, partition: u32) -> Option<(DeliveryId, Letter)> {
     let dead = proto::Dead::from_value(&record.value).ok()?;
-    let id = dead.delivery.as_ref()?.delivery_id.as_ref().try_into();
+    let delivery = dead.delivery.as_ref()?;
+    let id = delivery.delivery_id.as_ref().try_into();
     let letter = Letter {
         cause: dead_cause_name(dead.cause()),
         at: format_rfc3339_millis(match dead.at_ms {
             0 => record.timestamp,
             at => Timestamp::from_millis(at),
         }),
+        attempts: delivery.attempt,
         detail: dead.detail,
         partition,
         offset: record.offset,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use posthaste_core::event::{Origin, check_tenant};
-use posthaste_core::id::{DeliveryId, EndpointId};
+use posthaste_core::id::{DeliveryId, EndpointId, event_time};
 use posthaste_core::limits::{LOOK_FOUND_MAX, LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX};
 use posthaste_core::outcome::Cause;
 use posthaste_core::time::Timestamp;
@@ -173,6 +173,10 @@ impl Listing {
         if since >= until {
             return Err(Problem::invalid("since", "expected a time before `until`"));
         }
+        // Nothing of an event is older than it.
+        let event = self.event.as_deref().and_then(event_time);
+        let event = event.filter(|time| *time <= now);
+        let since = event.map_or(since, |time| since.max(before(time, CLOCKS_APART)));
         Ok(Wanted {
             tenant: self.tenant.clone(),
             endpoint: endpoint.transpose()?,
@@ -239,9 +243,9 @@ pub(super) async fn page(api: &Api, listing: Listing) -> Result<Response, Proble
             break;
         }
     }
-    cursor.looked(&back);
+    cursor.looked(&back)?;
     let mut scanned = Scanned {
-        since: back.reached().map(format_rfc3339_millis),
+        since: back.reached().map(|at| format_rfc3339_millis(at.min(now))),
         until: format_rfc3339_millis(wanted.until.min(now)),
         ended_by: back.ended_by,
         dead_letters: true,
@@ -338,7 +342,10 @@ impl Gathered {
             event: self.event,
             event_type: self.event_type,
             status,
-            attempts: self.number,
+            // The letter can be there before the record of the last attempt.
+            attempts: dead_letter
+                .as_ref()
+                .map_or(self.number, |l| l.attempts.max(self.number)),
             last_status: (self.status > 0).then_some(self.status),
             error: Failure::of(&self.cause),
             first_attempt_at: format_rfc3339_millis(self.first),

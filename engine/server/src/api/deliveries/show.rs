@@ -107,7 +107,7 @@ pub(super) async fn answer(
     id: DeliveryId,
 ) -> Result<Response, Problem> {
     let _turn = turn(api)?;
-    let found = found(api, tenant, id, &mut Budget::new()).await?;
+    let found = found(api, tenant, id).await?;
     let evidence = gather(api, &found).await?;
     Ok(Json(evidence.shown(api, found)).into_response())
 }
@@ -123,10 +123,14 @@ async fn gather(api: &Api, found: &Found) -> Result<Evidence, Problem> {
     if evidence.trace.attempts.iter().any(Recorded::is_delivered) {
         return Ok(evidence);
     }
-    evidence.lane = Some(lane::look(api, found, &mut Budget::new()).await?);
     let begins = found.begins(api.clock.now());
     let wanted = BTreeMap::from([(found.id, found.endpoint)]);
-    let mut letters = dead::look(api, &wanted, begins, &mut Budget::new()).await?;
+    let (mut of_lane, mut of_dead) = (Budget::new(), Budget::new());
+    let (lane, mut letters) = tokio::try_join!(
+        lane::look(api, found, &mut of_lane),
+        dead::look(api, &wanted, begins, &mut of_dead),
+    )?;
+    evidence.lane = Some(lane);
     evidence.letter = letters.of.remove(&found.id);
     evidence.letters_complete = letters.complete || evidence.letter.is_some();
     Ok(evidence)
@@ -168,6 +172,17 @@ impl Evidence {
             _ if self.trace.ended_by.is_some() || !self.letters_complete => Status::Unknown,
             _ => Status::Pending,
         }
+    }
+
+    /// Some can be made whose record is still on its way.
+    fn attempts(&self) -> u32 {
+        let recorded = self.trace.attempts.iter().map(|made| made.attempt.number);
+        let buried = self.letter.iter().map(|letter| letter.attempts);
+        let owed = self.lane.iter().map(|lane| match lane.standing {
+            Standing::Owed(owed) => owed.attempts,
+            _ => 0,
+        });
+        recorded.chain(buried).chain(owed).max().unwrap_or(0)
     }
 
     /// The status in words.
@@ -230,7 +245,7 @@ impl Evidence {
             status,
             why: self.why(status, api.config.audit),
             next_attempt_at: due.clone().filter(|_| status == Status::Failing),
-            attempts: last.map_or(0, |last| last.number),
+            attempts: self.attempts(),
             last_status: last.map(|last| last.status).filter(|status| *status > 0),
             error: last.and_then(|last| Failure::of(&last.cause)),
             scanned: Scanned {

@@ -18,18 +18,25 @@ use posthaste_core::id::EndpointId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::{
-    NewEndpoint, Recovery, Shown, check_uid, filled, filter_of, find, make, open_headers, shown,
-    texts,
+    Created, NewEndpoint, Recovery, Shown, check_uid, filled, filter_of, find, headers, make,
+    shown, texts,
 };
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
+use crate::api::document::codes;
+use crate::api::document::values::IfMatch;
 use crate::api::problem::{Problem, Segments};
 use crate::api::signing::Signing;
 use crate::api::verification::{Verification, ask, settle};
 use crate::control::CommandError;
+
+mod described;
+
+use described::{EndpointPatch, EndpointReplacement};
 
 /// The version of an endpoint, as `If-Match` takes it.
 pub(super) fn tag(endpoint: &Endpoint) -> [(HeaderName, String); 1] {
@@ -37,11 +44,13 @@ pub(super) fn tag(endpoint: &Endpoint) -> [(HeaderName, String); 1] {
 }
 
 /// An endpoint, and what asking its receiver came to, if it was asked.
-#[derive(Serialize)]
-struct Answered {
+#[derive(Serialize, ToSchema)]
+#[schema(as = EndpointAnswer)]
+pub(in crate::api) struct Answered {
     #[serde(flatten)]
     endpoint: Shown,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     verification: Option<Verification>,
 }
 
@@ -79,6 +88,27 @@ async fn answer_changed(
 
 /// Changes what the body names; `null` brings a member's default back (RFC
 /// 7396).
+#[utoipa::path(
+    patch,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}",
+    operation_id = "change_endpoint",
+    tag = "Endpoints",
+    params(IfMatch),
+    request_body = EndpointPatch,
+    responses(
+        (
+            status = 200,
+            description = "The endpoint as it is now.",
+            body = Answered,
+            headers(("etag" = String, description = "Its version, for `if-match`.")),
+        ),
+        codes::UidTaken,
+        codes::UnreadableHeader,
+        codes::VersionConflict,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn patch(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
@@ -98,7 +128,7 @@ pub async fn patch(
     let changed = place
         .change(&caller, |present| {
             let mut settings = NewEndpoint::from(present);
-            settings.headers = open_headers(&api, present)?;
+            settings.headers = headers::open(&api, present)?;
             let mut settings = serde_json::to_value(settings)
                 .map_err(|error| Problem::malformed(error.to_string()))?;
             merge(&mut settings, &patch);
@@ -110,6 +140,33 @@ pub async fn patch(
 }
 
 /// Replaces all that can be changed, or makes an endpoint of that uid.
+#[utoipa::path(
+    put,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}",
+    operation_id = "replace_endpoint",
+    tag = "Endpoints",
+    params(IfMatch),
+    request_body = EndpointReplacement,
+    responses(
+        (
+            status = 200,
+            description = "The endpoint as it is now.",
+            body = Answered,
+            headers(("etag" = String, description = "Its version, for `if-match`.")),
+        ),
+        (
+            status = 201,
+            description = "A new endpoint of that uid, and its secret.",
+            body = Created<'static>,
+            headers(("etag" = String, description = "Its version, for `if-match`.")),
+        ),
+        codes::UidTaken,
+        codes::TooManyEndpoints,
+        codes::VersionConflict,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn replace(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
@@ -147,6 +204,24 @@ pub async fn replace(
 
 /// Lets a disabled endpoint have deliveries again, by id or uid: what it holds
 /// first of all. One that asks for a challenge has to answer it before.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/enable",
+    operation_id = "enable_endpoint",
+    tag = "Endpoints",
+    params(IfMatch),
+    responses(
+        (
+            status = 200,
+            description = "The endpoint as it is now.",
+            body = Answered,
+            headers(("etag" = String, description = "Its version, for `if-match`.")),
+        ),
+        codes::VersionConflict,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn enable(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
@@ -175,6 +250,19 @@ pub async fn enable(
 }
 
 /// Deletes an endpoint, by id or uid. What waits for it is cancelled.
+#[utoipa::path(
+    delete,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}",
+    operation_id = "delete_endpoint",
+    tag = "Endpoints",
+    params(IfMatch),
+    responses(
+        (status = 204, description = "It is deleted."),
+        codes::VersionConflict,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn delete(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,

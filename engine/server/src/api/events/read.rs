@@ -32,6 +32,7 @@ use crate::config::format_rfc3339_millis;
 use crate::log::{LogError, Record, TopicPartition};
 
 /// The routes, but for the one that events are published to as well.
+#[expect(clippy::disallowed_methods, reason = "described next")]
 pub(in crate::api) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/v1/events", get(list))
@@ -217,8 +218,8 @@ async fn page(api: &Api, listing: Listing) -> Result<Response, Problem> {
             break;
         }
     }
-    cursor.looked(&back);
-    let reached = back.reached().map(format_rfc3339_millis);
+    cursor.looked(&back)?;
+    let reached = back.reached().map(|at| format_rfc3339_millis(at.min(now)));
     let (data, next) = cut(items, cursor, limit);
     let next_cursor = next.map(|cursor| cursor.to_string());
     let answer = json!({
@@ -286,7 +287,7 @@ async fn find(api: &Api, id: &str, tenant: Option<&str>, range: Range) -> Result
     Err(Problem::not_found(match (back.ended_by, back.reached()) {
         (Some(_), Some(reached)) => format!(
             "no such event since {}: before that was not looked; `since` and `until` say where to",
-            format_rfc3339_millis(reached)
+            format_rfc3339_millis(reached.min(api.clock.now()))
         ),
         _ => "no such event, or the log no longer has it".to_owned(),
     }))
