@@ -112,20 +112,10 @@ impl Api {
     }
 
     /// All routes, behind the door.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the log's views are described next"
-    )]
     pub fn routes(self) -> Router {
         let api = Arc::new(self);
         described()
             .into_router()
-            .merge(deliveries::routes())
-            .merge(events::routes())
-            .route(
-                "/v1/tenants/{tenant}/events",
-                axum::routing::get(events::list_of_tenant),
-            )
             .fallback(|| async { problem::Problem::not_found("no such route") })
             .method_not_allowed_fallback(|method: Method| async move {
                 problem::Problem::wrong_method(&method)
@@ -138,7 +128,18 @@ impl Api {
 /// The routes, each with its description.
 fn described() -> Routes {
     Routes::default()
-        .with(routes!(events::publish))
+        .with(routes!(events::publish, events::read::list_of_tenant))
+        .with(routes!(events::read::list))
+        .with(routes!(events::read::show))
+        .with(routes!(events::read::show_of_tenant))
+        .with(routes!(deliveries::list))
+        .with(routes!(deliveries::list_of_tenant))
+        .with(routes!(deliveries::show))
+        .with(routes!(deliveries::show_of_tenant))
+        .with(routes!(deliveries::attempts))
+        .with(routes!(deliveries::attempts_of_tenant))
+        .with(routes!(deliveries::attempt))
+        .with(routes!(deliveries::attempt_of_tenant))
         .with(routes!(endpoints::list, endpoints::create))
         .with(routes!(
             endpoints::show,

@@ -7,17 +7,18 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use posthaste_core::event::check_tenant;
 use posthaste_core::id::{AttemptId, DeliveryId};
 use posthaste_proto as proto;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Api;
-use super::look::{Budget, Piece, turn};
+use super::document::codes;
+use super::look::{Bound, Budget, Piece, turn};
 use super::problem::{Asked, Problem, Segments};
 use crate::log::{LogError, TopicPartition};
 
@@ -33,27 +34,13 @@ pub use list::Listing;
 pub(super) use list::{Entry, add, judge};
 use record::{Recorded, recorded, trace};
 
-/// The routes.
-#[expect(clippy::disallowed_methods, reason = "described next")]
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/v1/deliveries", get(list))
-        .route("/v1/deliveries/{delivery}", get(show))
-        .route("/v1/deliveries/{delivery}/attempts", get(attempts))
-        .route("/v1/attempts/{attempt}", get(attempt))
-        .route("/v1/tenants/{tenant}/deliveries", get(list_of_tenant))
-        .route(
-            "/v1/tenants/{tenant}/deliveries/{delivery}",
-            get(show_of_tenant),
-        )
-        .route(
-            "/v1/tenants/{tenant}/deliveries/{delivery}/attempts",
-            get(attempts_of_tenant),
-        )
-        .route(
-            "/v1/tenants/{tenant}/attempts/{attempt}",
-            get(attempt_of_tenant),
-        )
+/// The attempts of one delivery.
+#[derive(Debug, Serialize, ToSchema)]
+struct Attempts {
+    data: Vec<record::Shown>,
+    /// What ended the look before all were seen.
+    #[schema(required = true)]
+    ended_by: Option<Bound>,
 }
 
 /// What a delivery is, by its id.
@@ -67,6 +54,22 @@ pub async fn find_delivery(api: &Api, id: DeliveryId) -> Result<Found, Problem> 
 }
 
 /// Lists deliveries by their attempts, the last attempt first.
+///
+/// An entry says what the attempts say that were looked at, from the end of the log back, within
+/// bounds of bytes and time; `scanned` says how far. A delivery whose attempts lie further apart
+/// can be listed again, by its older ones.
+#[utoipa::path(
+    get,
+    path = "/v1/deliveries",
+    operation_id = "list_deliveries",
+    tag = "Deliveries",
+    params(Listing),
+    responses(
+        (status = 200, description = "A page of them.", body = list::Deliveries),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn list(
     State(api): State<Arc<Api>>,
     Asked(listing): Asked<Listing>,
@@ -74,7 +77,23 @@ pub async fn list(
     list::page(&api, listing).await
 }
 
-/// … of one tenant.
+/// Lists a tenant's deliveries by their attempts, the last attempt first.
+///
+/// An entry says what the attempts say that were looked at, from the end of the log back, within
+/// bounds of bytes and time; `scanned` says how far. A delivery whose attempts lie further apart
+/// can be listed again, by its older ones.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/deliveries",
+    operation_id = "list_deliveries_of_tenant",
+    tag = "Deliveries",
+    params(Listing),
+    responses(
+        (status = 200, description = "A page of them.", body = list::Deliveries),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn list_of_tenant(
     State(api): State<Arc<Api>>,
     Segments(tenant): Segments<String>,
@@ -84,7 +103,19 @@ pub async fn list_of_tenant(
     list::page(&api, listing.of_tenant(tenant)?).await
 }
 
-/// One delivery: how it stands, and why.
+/// Shows how one delivery stands, and why.
+#[utoipa::path(
+    get,
+    path = "/v1/deliveries/{delivery}",
+    operation_id = "get_delivery",
+    tag = "Deliveries",
+    responses(
+        (status = 200, description = "The delivery.", body = show::Delivery),
+        codes::Invalid,
+        codes::NotFound,
+        codes::Unavailable,
+    ),
+)]
 pub async fn show(
     State(api): State<Arc<Api>>,
     Segments(id): Segments<String>,
@@ -92,7 +123,19 @@ pub async fn show(
     show::answer(&api, None, read_id(&id)?).await
 }
 
-/// … of one tenant.
+/// Shows how one delivery of a tenant's stands, and why.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/deliveries/{delivery}",
+    operation_id = "get_delivery_of_tenant",
+    tag = "Deliveries",
+    responses(
+        (status = 200, description = "The delivery.", body = show::Delivery),
+        codes::Invalid,
+        codes::NotFound,
+        codes::Unavailable,
+    ),
+)]
 pub async fn show_of_tenant(
     State(api): State<Arc<Api>>,
     Segments((tenant, id)): Segments<(String, String)>,
@@ -100,7 +143,19 @@ pub async fn show_of_tenant(
     show::answer(&api, Some(&tenant), read_id(&id)?).await
 }
 
-/// The attempts of one delivery, in the order they were made.
+/// Lists the attempts of one delivery, in the order they were made.
+#[utoipa::path(
+    get,
+    path = "/v1/deliveries/{delivery}/attempts",
+    operation_id = "list_attempts",
+    tag = "Deliveries",
+    responses(
+        (status = 200, description = "The attempts.", body = Attempts),
+        codes::Invalid,
+        codes::NotFound,
+        codes::Unavailable,
+    ),
+)]
 pub async fn attempts(
     State(api): State<Arc<Api>>,
     Segments(id): Segments<String>,
@@ -108,7 +163,19 @@ pub async fn attempts(
     attempts_answer(&api, None, read_id(&id)?).await
 }
 
-/// … of one tenant.
+/// Lists the attempts of one delivery of a tenant's, in the order they were made.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/deliveries/{delivery}/attempts",
+    operation_id = "list_attempts_of_tenant",
+    tag = "Deliveries",
+    responses(
+        (status = 200, description = "The attempts.", body = Attempts),
+        codes::Invalid,
+        codes::NotFound,
+        codes::Unavailable,
+    ),
+)]
 pub async fn attempts_of_tenant(
     State(api): State<Arc<Api>>,
     Segments((tenant, id)): Segments<(String, String)>,
@@ -116,7 +183,19 @@ pub async fn attempts_of_tenant(
     attempts_answer(&api, Some(&tenant), read_id(&id)?).await
 }
 
-/// One attempt.
+/// Shows one attempt.
+#[utoipa::path(
+    get,
+    path = "/v1/attempts/{attempt}",
+    operation_id = "get_attempt",
+    tag = "Deliveries",
+    responses(
+        (status = 200, description = "The attempt.", body = record::Shown),
+        codes::Invalid,
+        codes::NotFound,
+        codes::Unavailable,
+    ),
+)]
 pub async fn attempt(
     State(api): State<Arc<Api>>,
     Segments(id): Segments<String>,
@@ -124,7 +203,19 @@ pub async fn attempt(
     attempt_answer(&api, None, &id).await
 }
 
-/// … of one tenant.
+/// Shows one attempt of a tenant's.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/attempts/{attempt}",
+    operation_id = "get_attempt_of_tenant",
+    tag = "Deliveries",
+    responses(
+        (status = 200, description = "The attempt.", body = record::Shown),
+        codes::Invalid,
+        codes::NotFound,
+        codes::Unavailable,
+    ),
+)]
 pub async fn attempt_of_tenant(
     State(api): State<Arc<Api>>,
     Segments((tenant, id)): Segments<(String, String)>,
@@ -160,8 +251,10 @@ async fn attempts_answer(
     let _turn = turn(api)?;
     let found = found(api, tenant, id).await?;
     let trace = of_delivery(api, &found).await?;
-    let data: Vec<_> = trace.attempts.iter().map(Recorded::shown).collect();
-    let answer = json!({ "data": data, "ended_by": trace.ended_by });
+    let answer = Attempts {
+        data: trace.attempts.iter().map(Recorded::shown).collect(),
+        ended_by: trace.ended_by,
+    };
     Ok(Json(answer).into_response())
 }
 

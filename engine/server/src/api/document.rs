@@ -36,10 +36,14 @@ use codes::{
 const BEARER: &str = "bearer";
 
 /// Groups of routes, in the order they are shown.
-const TAGS: [(&str, &str); 8] = [
+const TAGS: [(&str, &str); 9] = [
     (
         "Events",
         "Events in by HTTP; from Kafka they come by themselves.",
+    ),
+    (
+        "Deliveries",
+        "What became of events: deliveries, and each attempt at one.",
     ),
     ("Endpoints", "Where a tenant's events go, and how."),
     ("Secrets", "What deliveries are signed with."),
@@ -75,13 +79,16 @@ const fn part(name: &'static str, says: &'static str) -> Segment {
 }
 
 /// What the parts of paths mean.
-const SEGMENTS: [Segment; 4] = [
+const SEGMENTS: [Segment; 7] = [
     Segment {
         name: "tenant",
         says: "A tenant: visible ASCII without `/`, 1 to 128 bytes.",
         schema: values::tenant,
     },
     part("endpoint", "An endpoint's id, or its uid."),
+    part("event", "An event's id, the `webhook-id`."),
+    part("delivery", "A delivery's id."),
+    part("attempt", "An attempt's id."),
     part("secret", "A secret's id."),
     part("key", "An API key's id."),
 ];

@@ -9,17 +9,22 @@ use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::Api;
+use crate::api::document::values;
 use crate::api::look::{Ahead, Budget, CLOCKS_APART, before};
 use crate::config::{Topics, format_rfc3339_millis};
 use crate::log::{LogError, Record, TopicPartition};
 
 /// A dead letter as a delivery shows it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = DeliveryDeadLetter)]
 pub(super) struct Letter {
+    #[schema(value_type = values::DeadCause)]
     pub(super) cause: &'static str,
     pub(super) detail: String,
+    #[schema(value_type = values::FineTime)]
     at: String,
     /// Made when it was given up.
     pub(super) attempts: u32,

@@ -11,12 +11,13 @@ use posthaste_core::outcome::Cause;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use utoipa::ToSchema;
 
 use super::dead::{self, Letter};
 use super::record::{self, Failure, Recorded, recorded, time};
 use crate::api::Api;
 use crate::api::dead_letters::{find_endpoint, read_time};
+use crate::api::document::values;
 use crate::api::look::{Bound, Budget, CLOCKS_APART, Cursor, Key, before, cut, partitions, turn};
 use crate::api::page::{no_cursor, read_limit};
 use crate::api::problem::Problem;
@@ -24,25 +25,44 @@ use crate::config::format_rfc3339_millis;
 use crate::log::LogError;
 
 /// Which deliveries, and which page of them.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Listing {
+    /// Of that tenant alone; not where the path names one.
+    #[param(nullable = false)]
     tenant: Option<String>,
-    /// An id; a uid where the tenant is named.
+    /// An endpoint's id; its uid where the tenant is named.
+    #[param(nullable = false)]
     endpoint: Option<String>,
+    /// Of events of that type.
+    #[param(nullable = false)]
     event_type: Option<String>,
+    /// Of the event of that id.
+    #[param(nullable = false)]
     event: Option<String>,
+    /// That stand so.
+    #[param(inline, nullable = false)]
     status: Option<Status>,
+    /// Whose last attempt failed for this.
+    #[param(nullable = false)]
     error_code: Option<String>,
-    /// With attempts made since then: a UTC time, or how long ago.
+    /// With attempts made not before then.
+    #[param(value_type = Option<values::Moment>, nullable = false)]
     since: Option<String>,
+    /// … and before then.
+    #[param(value_type = Option<values::Moment>, nullable = false)]
     until: Option<String>,
+    #[param(schema_with = values::page_limit::<LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX>)]
     limit: Option<usize>,
+    /// The `next_cursor` of the page before.
+    #[param(nullable = false)]
     cursor: Option<String>,
 }
 
 /// How a delivery stands, as far as its attempts and dead letters say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ListedStatus)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::api) enum Status {
     /// Delivered.
@@ -81,7 +101,8 @@ pub(in crate::api) struct Gathered {
 }
 
 /// A delivery as a list shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ListedDelivery)]
 pub(in crate::api) struct Entry {
     id: String,
     tenant: String,
@@ -92,31 +113,59 @@ pub(in crate::api) struct Entry {
     status: Status,
     /// Attempts made, those that failed on our side left out.
     attempts: u32,
+    /// `null` when the last attempt got no response.
+    #[schema(required = true)]
     last_status: Option<u32>,
+    /// `null` when it was delivered.
+    #[schema(required = true)]
     error: Option<Failure>,
+    #[schema(value_type = values::FineTime)]
     first_attempt_at: String,
+    #[schema(value_type = values::FineTime)]
     last_attempt_at: String,
+    /// `null` where there is none, or it was decided later: the delivery tells.
+    #[schema(value_type = Option<values::FineTime>, required = true)]
     next_attempt_at: Option<String>,
+    #[schema(required = true)]
     dead_letter: Option<Letter>,
     origin: Place,
 }
 
 /// A place in a source topic.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Origin)]
 pub(in crate::api) struct Place {
     topic: String,
     partition: u32,
     offset: u64,
+    /// The time of its record.
+    #[schema(value_type = values::FineTime)]
     at: String,
 }
 
+/// A page of deliveries.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryPage)]
+pub(super) struct Deliveries {
+    data: Vec<Entry>,
+    has_more: bool,
+    /// For the next page; `null` on the last one.
+    #[schema(required = true)]
+    next_cursor: Option<String>,
+    scanned: Scanned,
+}
+
 /// How far a look came.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveriesScanned)]
 struct Scanned {
     /// The attempts made since then were looked at; `null` when all there are.
+    #[schema(value_type = Option<values::FineTime>, required = true)]
     since: Option<String>,
+    #[schema(value_type = values::FineTime)]
     until: String,
     /// What ended the look before it had seen all; `next_cursor` goes on.
+    #[schema(required = true)]
     ended_by: Option<Bound>,
     /// Whether all dead letters written since were looked at: otherwise one that
     /// is `failing` here may be given up.
@@ -259,10 +308,12 @@ pub(super) async fn page(api: &Api, listing: Listing) -> Result<Response, Proble
     });
     let (data, next) = cut(items.collect(), cursor, limit);
     let next_cursor = next.map(|cursor| cursor.to_string());
-    let answer = json!({
-        "data": data, "has_more": next_cursor.is_some(), "next_cursor": next_cursor,
-        "scanned": scanned,
-    });
+    let answer = Deliveries {
+        data,
+        has_more: next_cursor.is_some(),
+        next_cursor,
+        scanned,
+    };
     Ok(Json(answer).into_response())
 }
 

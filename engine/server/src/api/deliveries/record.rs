@@ -9,8 +9,10 @@ use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::Api;
+use crate::api::document::values;
 use crate::api::look::{Ahead, Bound, Budget, CLOCKS_APART, Piece, before, partitions};
 use crate::config::format_rfc3339_millis;
 use crate::log::LogError;
@@ -33,11 +35,13 @@ pub(in crate::api) struct Trace {
 }
 
 /// An attempt as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Attempt)]
 pub(in crate::api) struct Shown {
     id: String,
     delivery: String,
     tenant: String,
+    #[schema(required = true)]
     endpoint: Option<String>,
     event: String,
     #[serde(rename = "type")]
@@ -45,24 +49,34 @@ pub(in crate::api) struct Shown {
     /// From 1; one that failed on our side is not counted, so its number comes
     /// again.
     number: u32,
-    /// Why it was made.
+    /// Why it was made: `initial`, `retry`, or `resend` where the delivery was
+    /// brought again.
     trigger: &'static str,
+    #[schema(value_type = values::FineTime)]
     at: String,
     duration_us: u64,
     /// `null` without a response.
+    #[schema(required = true)]
     status: Option<u32>,
     /// `null` when it was delivered.
+    #[schema(required = true)]
     error: Option<Failure>,
-    /// `null` where there is none, or only the endpoint's owner knows.
+    /// `null` where there is none, or it was decided later: the delivery tells.
+    #[schema(value_type = Option<values::FineTime>, required = true)]
     next_attempt_at: Option<String>,
     /// The response's first bytes.
+    #[schema(required = true)]
     response_excerpt: Option<String>,
 }
 
 /// What went wrong, and who has to act.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = AttemptError)]
 pub(in crate::api) struct Failure {
     pub(in crate::api) code: String,
+    /// `receiver`, `network`, `sender` or `policy`; `null` of a code of a newer
+    /// version.
+    #[schema(required = true)]
     blame: Option<&'static str>,
     pub(in crate::api) text: &'static str,
 }

@@ -9,6 +9,7 @@ use posthaste_core::id::DeliveryId;
 use posthaste_proto as proto;
 use proto::progress::Kind;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::dead::{self, Letter};
 use super::lane::{self, InLane, Standing};
@@ -16,12 +17,14 @@ use super::list::Place;
 use super::record::{Failure, Recorded, Shown, Trace};
 use super::{Found, found, of_delivery};
 use crate::api::Api;
+use crate::api::document::values;
 use crate::api::look::{Bound, Budget, turn};
 use crate::api::problem::Problem;
 use crate::config::{AuditLevel, format_rfc3339_millis};
 
 /// How a delivery stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = DeliveryStatus)]
 #[serde(rename_all = "snake_case")]
 enum Status {
     /// Nothing is on record of it.
@@ -38,8 +41,8 @@ enum Status {
 }
 
 /// A delivery as it is shown.
-#[derive(Debug, Serialize)]
-struct Delivery {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Delivery {
     id: String,
     tenant: String,
     endpoint: String,
@@ -52,11 +55,20 @@ struct Delivery {
     status: Status,
     /// The status in words.
     why: String,
+    #[schema(value_type = Option<values::FineTime>, required = true)]
     next_attempt_at: Option<String>,
+    /// Attempts made, those that failed on our side left out.
     attempts: u32,
+    /// `null` when the last attempt got no response.
+    #[schema(required = true)]
     last_status: Option<u32>,
+    /// What the last attempt failed for.
+    #[schema(required = true)]
     error: Option<Failure>,
+    /// Not looked at once it is delivered.
+    #[schema(required = true)]
     lane: Option<Lane>,
+    #[schema(required = true)]
     dead_letter: Option<Letter>,
     /// The attempts on record, in the order they were made.
     history: Vec<Shown>,
@@ -64,21 +76,31 @@ struct Delivery {
 }
 
 /// What the lane says of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LanePlace)]
 struct Lane {
+    /// `absent`, `owed`, `held`, `settled` or `unknown`.
     state: &'static str,
     partition: u32,
     /// Of its record, where it has one.
+    #[schema(required = true)]
     offset: Option<u64>,
+    /// Why it is there, such as `retry` or `gate`.
+    #[schema(required = true)]
     reason: Option<&'static str>,
+    /// When it came there.
+    #[schema(value_type = Option<values::FineTime>, required = true)]
     since: Option<String>,
+    #[schema(value_type = Option<values::FineTime>, required = true)]
     due_at: Option<String>,
 }
 
 /// Whether all was looked at that says something of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryScanned)]
 struct Scanned {
     /// What ended the look at attempts before all were seen.
+    #[schema(required = true)]
     attempts_ended_by: Option<Bound>,
     lane: bool,
     dead_letters: bool,

@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use posthaste_core::content::View;
@@ -17,12 +16,13 @@ use posthaste_core::id::event_time;
 use posthaste_core::limits::{EVENT_SHOWN_BYTES_MAX, LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX};
 use posthaste_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use utoipa::ToSchema;
 
 use crate::api::Api;
 use crate::api::dead_letters::read_time;
 use crate::api::deliveries::record::{self, Trace, trace};
 use crate::api::deliveries::{Entry, add, judge};
+use crate::api::document::{codes, values};
 use crate::api::look::{
     Ahead, Bound, Budget, CLOCKS_APART, Cursor, Key, Piece, before, cut, partitions, sources, turn,
 };
@@ -31,45 +31,57 @@ use crate::api::problem::{Asked, Problem, Segments};
 use crate::config::format_rfc3339_millis;
 use crate::log::{LogError, Record, TopicPartition};
 
-/// The routes, but for the one that events are published to as well.
-#[expect(clippy::disallowed_methods, reason = "described next")]
-pub(in crate::api) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/v1/events", get(list))
-        .route("/v1/events/{event}", get(show))
-        .route("/v1/tenants/{tenant}/events/{event}", get(show_of_tenant))
-}
-
 /// Which events, and which page of them.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Listing {
+    /// Of that tenant alone; not where the path names one.
+    #[param(nullable = false)]
     tenant: Option<String>,
+    /// Of that type.
     #[serde(rename = "type")]
+    #[param(nullable = false)]
     event_type: Option<String>,
-    /// By their records' times: a UTC time, or how long ago.
+    /// Not before then, by the time of the record.
+    #[param(value_type = Option<values::Moment>, nullable = false)]
     since: Option<String>,
+    /// Before then.
+    #[param(value_type = Option<values::Moment>, nullable = false)]
     until: Option<String>,
+    #[param(schema_with = values::page_limit::<LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX>)]
     limit: Option<usize>,
+    /// The `next_cursor` of the page before.
+    #[param(nullable = false)]
     cursor: Option<String>,
 }
 
 /// Where an event is looked for whose id does not tell.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Lookup {
+    /// Of that tenant alone; not where the path names one.
+    #[param(nullable = false)]
     tenant: Option<String>,
+    /// Not before then.
+    #[param(value_type = Option<values::Moment>, nullable = false)]
     since: Option<String>,
+    /// Before then.
+    #[param(value_type = Option<values::Moment>, nullable = false)]
     until: Option<String>,
 }
 
 /// An event as a list shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ListedEvent)]
 struct Item {
     id: String,
     tenant: String,
     #[serde(rename = "type")]
     event_type: String,
+    /// The time of its record.
+    #[schema(value_type = values::FineTime)]
     at: String,
     topic: String,
     partition: u32,
@@ -77,17 +89,46 @@ struct Item {
     body_bytes: usize,
 }
 
+/// A page of events.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventPage)]
+struct Events {
+    data: Vec<Item>,
+    has_more: bool,
+    /// For the next page; `null` on the last one.
+    #[schema(required = true)]
+    next_cursor: Option<String>,
+    scanned: Scanned,
+}
+
+/// How far a look at events came.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventsScanned)]
+struct Scanned {
+    /// Events since then were looked at; `null` when all there are.
+    #[schema(value_type = Option<values::FineTime>, required = true)]
+    since: Option<String>,
+    /// What ended the look before it had seen all; `next_cursor` goes on.
+    #[schema(required = true)]
+    ended_by: Option<Bound>,
+}
+
 /// An event as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Event)]
 struct Shown {
     #[serde(flatten)]
     item: Item,
     content_type: String,
+    #[schema(required = true)]
     ordering_key: Option<String>,
+    /// Of its record.
     headers: Vec<Header>,
     /// The first bytes of the body, where they are text …
+    #[schema(required = true)]
     body: Option<String>,
     /// … and where they are not.
+    #[schema(required = true)]
     body_base64: Option<String>,
     body_truncated: bool,
     /// Deliveries with attempts on record.
@@ -95,16 +136,20 @@ struct Shown {
     /// Deliveries to endpoints that want it as they are now, without any.
     not_attempted: Vec<NotAttempted>,
     /// What ended the look at attempts before all were seen.
+    #[schema(required = true)]
     ended_by: Option<Bound>,
 }
 
-#[derive(Debug, Serialize)]
+/// A header of a record.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventHeader)]
 struct Header {
     name: String,
     value: String,
 }
 
-#[derive(Debug, Serialize)]
+/// A delivery without an attempt on record.
+#[derive(Debug, Serialize, ToSchema)]
 struct NotAttempted {
     id: String,
     endpoint: String,
@@ -124,6 +169,20 @@ struct Range {
 }
 
 /// Lists events, the newest first.
+///
+/// The log is looked through from its end, within bounds of bytes and time; `scanned` says how far.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    operation_id = "list_events",
+    tag = "Events",
+    params(Listing),
+    responses(
+        (status = 200, description = "A page of them.", body = Events),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn list(
     State(api): State<Arc<Api>>,
     Asked(listing): Asked<Listing>,
@@ -131,7 +190,21 @@ pub async fn list(
     page(&api, listing).await
 }
 
-/// … of one tenant.
+/// Lists a tenant's events, the newest first.
+///
+/// The log is looked through from its end, within bounds of bytes and time; `scanned` says how far.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/events",
+    operation_id = "list_events_of_tenant",
+    tag = "Events",
+    params(Listing),
+    responses(
+        (status = 200, description = "A page of them.", body = Events),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn list_of_tenant(
     State(api): State<Arc<Api>>,
     Segments(tenant): Segments<String>,
@@ -142,7 +215,23 @@ pub async fn list_of_tenant(
     page(&api, listing).await
 }
 
-/// One event, and what became of it.
+/// Shows one event, and what became of it.
+///
+/// An id that Posthaste made tells where to look for it. For any other the newest events are looked
+/// through first; `since` and `until` narrow that.
+#[utoipa::path(
+    get,
+    path = "/v1/events/{event}",
+    operation_id = "get_event",
+    tag = "Events",
+    params(Lookup),
+    responses(
+        (status = 200, description = "The event.", body = Shown),
+        codes::Invalid,
+        codes::NotFound,
+        codes::Unavailable,
+    ),
+)]
 pub async fn show(
     State(api): State<Arc<Api>>,
     Segments(id): Segments<String>,
@@ -151,7 +240,23 @@ pub async fn show(
     answer(&api, &id, lookup).await
 }
 
-/// … of one tenant.
+/// Shows one event of a tenant's, and what became of it.
+///
+/// An id that Posthaste made tells where to look for it. For any other the newest events are looked
+/// through first; `since` and `until` narrow that.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/events/{event}",
+    operation_id = "get_event_of_tenant",
+    tag = "Events",
+    params(Lookup),
+    responses(
+        (status = 200, description = "The event.", body = Shown),
+        codes::Invalid,
+        codes::NotFound,
+        codes::Unavailable,
+    ),
+)]
 pub async fn show_of_tenant(
     State(api): State<Arc<Api>>,
     Segments((tenant, id)): Segments<(String, String)>,
@@ -222,10 +327,15 @@ async fn page(api: &Api, listing: Listing) -> Result<Response, Problem> {
     let reached = back.reached().map(|at| format_rfc3339_millis(at.min(now)));
     let (data, next) = cut(items, cursor, limit);
     let next_cursor = next.map(|cursor| cursor.to_string());
-    let answer = json!({
-        "data": data, "has_more": next_cursor.is_some(), "next_cursor": next_cursor,
-        "scanned": {"since": reached, "ended_by": back.ended_by},
-    });
+    let answer = Events {
+        data,
+        has_more: next_cursor.is_some(),
+        next_cursor,
+        scanned: Scanned {
+            since: reached,
+            ended_by: back.ended_by,
+        },
+    };
     Ok(Json(answer).into_response())
 }
 
