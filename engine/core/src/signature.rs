@@ -1,8 +1,9 @@
 //! Signing what is sent, and verifying what is received, by one of four schemes.
 //!
 //! What Standard Webhooks
-//! (<https://github.com/standard-webhooks/standard-webhooks>) signs is `{webhook-id}.{webhook-timestamp}.{body}`, byte for byte;
-//! one file a scheme says how. Keys have no `Display`, their `Debug` shows
+//! (<https://github.com/standard-webhooks/standard-webhooks>) signs is
+//! `{webhook-id}.{webhook-timestamp}.{body}`, byte for byte; one file a scheme says
+//! how. Keys have no `Display`, their `Debug` shows
 //! nothing, and their memory is wiped when they go. This module never makes up
 //! randomness and never reads a clock: both are arguments.
 
