@@ -12,9 +12,9 @@ mod generated {
 pub use attempts::{AttemptRef, AttemptWriter};
 pub use generated::{
     ApiKey, Attempt, AttemptBatch, Change, Claim, Command, Dead, DeadCause, DeadRange, Deliver,
-    DeliverHead, Endpoint, Gate, Header, Operation, OperationProgress, Origin, Progress, Reason,
-    Sealed, Secret, SigningScheme, Snapshot, Verify, command, gate, operation, operation_progress,
-    progress, snapshot,
+    DeliverHead, Endpoint, EventType, Gate, Header, Operation, OperationProgress, Origin, Pair,
+    Progress, Reason, Sealed, Secret, SigningScheme, Snapshot, Tenant, Verify, command, gate,
+    operation, operation_progress, progress, snapshot,
 };
 
 impl std::fmt::Debug for Secret {
@@ -68,6 +68,10 @@ pub enum RecordType {
     Operation = 22,
     /// [`OperationProgress`] in the endpoints table.
     OperationProgress = 23,
+    /// [`Tenant`] in the endpoints table.
+    Tenant = 30,
+    /// [`EventType`] in the endpoints table.
+    EventType = 31,
 }
 
 /// Why a record's value could not be read.
@@ -114,6 +118,8 @@ impl RecordType {
             Some(21) => Ok(Self::Change),
             Some(22) => Ok(Self::Operation),
             Some(23) => Ok(Self::OperationProgress),
+            Some(30) => Ok(Self::Tenant),
+            Some(31) => Ok(Self::EventType),
             Some(&byte) => Err(RecordError::UnknownType(byte)),
         }
     }
@@ -191,6 +197,12 @@ impl Record for Operation {
 }
 impl Record for OperationProgress {
     const TYPE: RecordType = RecordType::OperationProgress;
+}
+impl Record for Tenant {
+    const TYPE: RecordType = RecordType::Tenant;
+}
+impl Record for EventType {
+    const TYPE: RecordType = RecordType::EventType;
 }
 
 #[cfg(test)]

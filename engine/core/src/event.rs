@@ -99,13 +99,7 @@ impl Event {
             "visible ASCII without `.`",
             |b| b.is_ascii_graphic() && b != b'.',
         )?;
-        check_text(
-            "type",
-            &self.event_type,
-            EVENT_TYPE_BYTES_MAX,
-            "visible ASCII",
-            |b| b.is_ascii_graphic(),
-        )?;
+        check_event_type(&self.event_type)?;
         check_tenant(&self.tenant)?;
         check_length("ordering key", &self.ordering_key, ORDERING_KEY_BYTES_MAX)?;
         check_length("body", &self.body, BODY_BYTES_MAX)
@@ -120,6 +114,17 @@ pub fn check_tenant(tenant: &str) -> Result<(), EventError> {
         TENANT_BYTES_MAX,
         "visible ASCII without `/`",
         |b| b.is_ascii_graphic() && b != b'/',
+    )
+}
+
+/// Checks an event's type: visible ASCII, 1 to 256 bytes.
+pub fn check_event_type(event_type: &str) -> Result<(), EventError> {
+    check_text(
+        "type",
+        event_type,
+        EVENT_TYPE_BYTES_MAX,
+        "visible ASCII",
+        |b| b.is_ascii_graphic(),
     )
 }
 

@@ -24,6 +24,7 @@ pub mod operation;
 pub mod outcome;
 pub mod queue;
 pub mod rate;
+pub mod records;
 pub mod registry;
 pub mod replay;
 pub mod retry;

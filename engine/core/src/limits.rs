@@ -1,16 +1,18 @@
-//! Every bound in one file, each with what happens when it is reached.
+//! Every bound in one place, each with what happens when it is reached.
 
 use std::time::Duration;
 
 mod api;
 pub mod listen;
 mod look;
+mod records;
 
 pub use api::*;
 pub use look::{
     EVENT_SHOWN_BYTES_MAX, LOOK_BYTES_MAX, LOOK_FOUND_MAX, LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX,
     LOOK_READ_BYTES, LOOK_READS_MAX, LOOK_TIME_MAX, LOOKS_MAX,
 };
+pub use records::*;
 
 /// Longest event body. Longer records become dead letters (`oversize`); the
 /// HTTP ingest answers 413.

@@ -27,13 +27,16 @@ use crate::vault::Vault;
 mod audit;
 mod auth;
 mod body;
+mod catalog;
 pub mod dead_letters;
 pub mod deliveries;
 pub mod document;
 pub mod endpoints;
+mod event_types;
 pub mod events;
 pub mod filters;
 mod host;
+mod idempotency;
 mod keys;
 mod look;
 mod page;
@@ -41,6 +44,7 @@ mod portal;
 pub mod problem;
 pub mod secrets;
 mod signing;
+mod tenants;
 mod verification;
 
 use document::Routes;
@@ -115,12 +119,14 @@ impl Api {
     /// All routes, behind the door.
     pub fn routes(self) -> Router {
         let api = Arc::new(self);
+        let once = Arc::new(idempotency::Once::new(api.clock.clone()));
         described()
             .into_router()
             .fallback(|| async { problem::Problem::not_found("no such route") })
             .method_not_allowed_fallback(|method: Method| async move {
                 problem::Problem::wrong_method(&method)
             })
+            .layer(from_fn_with_state(once, idempotency::once))
             .layer(from_fn_with_state(Arc::clone(&api), auth::guard))
             .with_state(api)
     }
@@ -141,6 +147,20 @@ fn described() -> Routes {
         .with(routes!(deliveries::show_of_tenant))
         .with(routes!(deliveries::attempts_of_tenant))
         .with(routes!(deliveries::attempt_of_tenant))
+        .with(routes!(tenants::list))
+        .with(routes!(
+            tenants::show,
+            tenants::replace,
+            tenants::patch,
+            tenants::delete
+        ))
+        .with(routes!(event_types::list, event_types::create))
+        .with(routes!(
+            event_types::show,
+            event_types::replace,
+            event_types::patch,
+            event_types::delete
+        ))
         .with(routes!(endpoints::list, endpoints::create))
         .with(routes!(
             endpoints::show,

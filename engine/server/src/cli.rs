@@ -28,6 +28,7 @@ mod dead;
 mod deliveries;
 pub mod dev;
 mod endpoints;
+mod event_types;
 mod events;
 mod filters;
 mod keys;
@@ -37,6 +38,7 @@ mod progress;
 mod publish;
 mod secrets;
 mod table;
+mod tenants;
 
 use client::ClientError;
 
@@ -107,6 +109,12 @@ Runs until SIGTERM or Ctrl-C, then answers what is under way.")]
     /// Make, list, enable and delete endpoints.
     #[command(subcommand)]
     Endpoints(endpoints::Command),
+    /// Say what tenants are, and list them.
+    #[command(subcommand)]
+    Tenants(tenants::Command),
+    /// Say what event types mean and what their events look like.
+    #[command(subcommand)]
+    EventTypes(event_types::Command),
     /// Make, list and revoke the API's keys.
     #[command(subcommand)]
     Keys(keys::Command),
@@ -233,6 +241,8 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         }
         Command::Dev(options) => dev::run(options).await,
         Command::Endpoints(command) => endpoints::run(command).await,
+        Command::Tenants(command) => tenants::run(command).await,
+        Command::EventTypes(command) => event_types::run(command).await,
         Command::Keys(command) => keys::run(command).await,
         Command::Deliveries(command) => deliveries::run(command).await,
         Command::Attempts(command) => deliveries::run_attempts(command).await,

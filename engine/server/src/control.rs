@@ -16,9 +16,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use posthaste_core::access::Keys;
 use posthaste_core::endpoint::Endpoint;
-use posthaste_core::id::{EndpointId, RequestId};
+use posthaste_core::id::RequestId;
 use posthaste_core::operation::Operations;
-use posthaste_core::registry::{Applied, Registry, Table, endpoint_of, table_key};
+use posthaste_core::registry::{Applied, Registry, Table, endpoint_of};
 use posthaste_core::retry::Policies;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -30,21 +30,26 @@ use crate::log::{
 };
 use crate::telemetry;
 
+mod catalog;
+mod schema;
 mod writes;
 
+pub use catalog::{Catalog, Kind};
+pub use schema::{Flaw, Schema};
 pub use writes::{By, new_key};
 use writes::{Pending, REQUEST_HEADER, Writer};
 
 /// First pause before a restatement is appended again.
 const RESTATE_WAIT: Duration = Duration::from_millis(50);
 
-/// The endpoints, the API's keys and operations as one instance sees them, and
-/// how far it has read.
+/// The endpoints, the API's keys, operations and what is said of tenants and
+/// event types, as one instance sees them, and how far it has read.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
     registry: watch::Receiver<Arc<Registry>>,
     keys: watch::Receiver<Arc<Keys>>,
     operations: watch::Receiver<Arc<Operations>>,
+    catalog: watch::Receiver<Arc<Catalog>>,
     folded: watch::Receiver<Offset>,
     writer: Writer,
 }
@@ -57,9 +62,12 @@ pub struct Feed {
     keys_changed: bool,
     operations: Operations,
     operations_changed: bool,
+    catalog: Catalog,
+    catalog_changed: bool,
     registry: watch::Sender<Arc<Registry>>,
     keys_seen: watch::Sender<Arc<Keys>>,
     operations_seen: watch::Sender<Arc<Operations>>,
+    catalog_seen: watch::Sender<Arc<Catalog>>,
     folded: watch::Sender<Offset>,
     policies: Arc<Policies>,
     /// Endpoints whose policy is not known, as last counted.
@@ -69,8 +77,8 @@ pub struct Feed {
     log: Arc<dyn Log>,
     /// Where the table ended when this instance began to read it.
     end: Offset,
-    /// Refused changes of endpoints that nothing stands behind yet.
-    refused: Vec<EndpointId>,
+    /// Keys with a refused change that nothing stands behind yet.
+    refused: Vec<Bytes>,
 }
 
 /// What a batch came to, told once it can be seen.
@@ -109,6 +117,7 @@ impl Endpoints {
         let (registry, registry_seen) = watch::channel(Arc::default());
         let (keys_seen, keys) = watch::channel(Arc::default());
         let (operations_seen, operations) = watch::channel(Arc::default());
+        let (catalog_seen, catalog) = watch::channel(Arc::default());
         let (folded, folded_seen) = watch::channel(0);
         let pending = Pending::default();
         let feed = Feed {
@@ -118,9 +127,12 @@ impl Endpoints {
             keys_changed: false,
             operations: Operations::default(),
             operations_changed: false,
+            catalog: Catalog::default(),
+            catalog_changed: false,
             registry,
             keys_seen,
             operations_seen,
+            catalog_seen,
             folded,
             policies: Arc::clone(&config.retry_policies.0),
             strays: 0,
@@ -134,6 +146,7 @@ impl Endpoints {
             registry: registry_seen,
             keys,
             operations,
+            catalog,
             folded: folded_seen,
             writer: Writer::new(log, table, config.topics.changes(), pending),
         };
@@ -162,6 +175,11 @@ impl Endpoints {
     /// What was asked of owners, and how far it is, now and from here on.
     pub fn operations(&self) -> watch::Receiver<Arc<Operations>> {
         self.operations.clone()
+    }
+
+    /// What is said of tenants and event types now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.catalog.borrow())
     }
 }
 
@@ -231,36 +249,45 @@ impl Feed {
             self.operations_changed = true;
             return Ok(Applied::Taken);
         }
+        if let Some(applied) = self.catalog.apply(key, value)? {
+            self.catalog_changed |= applied == Applied::Taken;
+            return Ok(applied);
+        }
         self.table.apply(key, value)
     }
 
     /// Remembers what was refused until something stands behind it.
-    fn note(&mut self, key: &[u8], applied: Applied) {
+    fn note(&mut self, key: &Bytes, applied: Applied) {
         let refused = matches!(applied, Applied::Refused { .. });
         if !refused && self.refused.is_empty() {
             return;
         }
-        let Some(id) = endpoint_of(key) else {
-            return;
-        };
-        self.refused.retain(|known| *known != id);
+        self.refused.retain(|known| known != key);
         if refused {
-            self.refused.push(id);
+            self.refused.push(key.clone());
         }
     }
 
     /// Writes the present state behind each refused change. All instances do,
     /// and alike: one is enough, and the others change nothing.
     fn restate(&mut self, table: &TopicPartition) {
-        for id in std::mem::take(&mut self.refused) {
+        for key in std::mem::take(&mut self.refused) {
+            let value = match endpoint_of(&key) {
+                Some(id) => Some(self.table.restated(id)),
+                None => self.catalog.restated(&key),
+            };
+            let Some(value) = value else {
+                continue;
+            };
+            let name = String::from_utf8_lossy(&key);
+            tracing::info!(key = %name, "a change that came too late is overwritten");
             let record = NewRecord {
                 to: table.clone(),
-                key: table_key(id),
-                value: self.table.restated(id),
+                key,
+                value,
                 headers: Vec::new(),
             };
             let log = Arc::clone(&self.log);
-            tracing::info!(endpoint = %id, "a change that came too late is overwritten");
             tokio::spawn(async move { append_until_durable(&*log, record, RESTATE_WAIT).await });
         }
     }
@@ -298,6 +325,10 @@ impl Feed {
         if std::mem::take(&mut self.operations_changed) {
             let operations = Arc::new(self.operations.clone());
             self.operations_seen.send_replace(operations);
+        }
+        if std::mem::take(&mut self.catalog_changed) {
+            self.catalog_seen
+                .send_replace(Arc::new(self.catalog.clone()));
         }
         self.folded.send_replace(next);
     }

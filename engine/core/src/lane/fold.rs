@@ -142,7 +142,9 @@ impl Fold {
             | RecordType::ApiKey
             | RecordType::Change
             | RecordType::Operation
-            | RecordType::OperationProgress => {
+            | RecordType::OperationProgress
+            | RecordType::Tenant
+            | RecordType::EventType => {
                 return Err(RecordError::Malformed("not a lane record".to_owned()));
             }
         };

@@ -36,7 +36,7 @@ pub(super) struct Listing {
     /// Of that tenant alone.
     #[param(nullable = false)]
     tenant: Option<String>,
-    /// The id of an endpoint or a key.
+    /// The id of an endpoint or a key, a tenant, an event type.
     #[param(nullable = false)]
     subject: Option<String>,
     #[param(schema_with = values::page_limit::<CHANGES_PAGE_DEFAULT, CHANGES_PAGE_MAX>)]

@@ -3,9 +3,10 @@
 //! Every call gets a request id, which its answer, its log lines and what it
 //! changed carry. A route that no row of [`NEEDS`] speaks of needs `read` to be
 //! looked at and `admin` for everything else. What belongs to no tenant is not
-//! for those who were let in for one. Only the [`OPEN`] routes let everybody in:
-//! probes and receivers have no keys, metrics name no customer, and what the API can
-//! do is no secret.
+//! for those who were let in for one, but for [`SHARED`], which they may look
+//! at; nor may they change what is said of their tenant. Only the [`OPEN`] routes
+//! let everybody in: probes and receivers have no keys, metrics name no customer,
+//! and what the API can do is no secret.
 
 use std::sync::Arc;
 
@@ -40,8 +41,10 @@ const OPEN: [&str; 6] = [
     "/v1/openapi.json",
     "/docs",
 ];
-/// What belongs to a tenant.
-const TENANTS: &str = "/v1/tenants/{tenant}/";
+/// What belongs to a tenant, and is said of it.
+const TENANTS: &str = "/v1/tenants/{tenant}";
+/// No tenant's, and for all of them to see.
+const SHARED: &str = "/v1/event_types";
 
 /// What certain calls need: a method, or any, and what a route begins with.
 const NEEDS: [(Option<Method>, &str, Need); 5] = [
@@ -76,6 +79,22 @@ impl Caller {
             request: self.request,
             at: self.at,
         }
+    }
+
+    /// Somebody where everybody is let in.
+    #[cfg(test)]
+    pub(super) fn local(at: Timestamp) -> Self {
+        Self {
+            grant: None,
+            request: RequestId::from_bytes([0; 16]),
+            at,
+        }
+    }
+
+    /// Who they are, as far as others are not to be given their answers.
+    pub(super) fn scope(&self) -> String {
+        let tenant = self.grant.as_ref().and_then(|grant| grant.tenant.as_ref());
+        format!("{}\0{}", self.name(), tenant.map_or("", String::as_str))
     }
 
     /// What they were let in by.
@@ -212,7 +231,9 @@ async fn judge(grant: &Grant, parts: &mut Parts) -> Result<(), Problem> {
         // There is no such route, which whoever was let in may hear.
         return Ok(());
     };
-    if let Some(own) = &grant.tenant {
+    let looks = [Method::GET, Method::HEAD].contains(&parts.method);
+    let shared = looks && route.as_str().starts_with(SHARED);
+    if let Some(own) = grant.tenant.as_ref().filter(|_| !shared) {
         let params = RawPathParams::from_request_parts(parts, &()).await;
         let params = params.map_err(|_| Problem::malformed("path: expected UTF-8"))?;
         let named = params.iter().find(|(name, _)| *name == TENANT);
@@ -222,6 +243,9 @@ async fn judge(grant: &Grant, parts: &mut Parts) -> Result<(), Problem> {
             // Whether another tenant is there is not for this one to know.
             Some((_, tenant)) if tenant != own => {
                 return Err(Problem::not_found("no such tenant"));
+            }
+            Some(_) if !looks && route.as_str() == TENANTS => {
+                return Err(Problem::forbidden("a credential that is for no one tenant"));
             }
             Some(_) => {}
         }

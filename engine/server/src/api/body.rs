@@ -21,23 +21,27 @@ impl<S: Send + Sync> FromRequest<S> for Whole {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
-        let mut body = request.into_body();
-        let mut read = BytesMut::new();
-        while let Some(data) = next(&mut body).await? {
-            if read.len() + data.len() > REQUEST_BYTES_MAX {
-                drop(read);
-                let drained = tokio::time::timeout(REQUEST_DRAIN_TIME_MAX, drain(body));
-                // Refused either way; the client only may not hear of it.
-                let _ = drained.await;
-                return Err(Problem::too_large());
-            }
-            if read.is_empty() && body.is_end_stream() {
-                return Ok(Self(data));
-            }
-            read.extend_from_slice(&data);
-        }
-        Ok(Self(read.freeze()))
+        whole(request.into_body()).await.map(Self)
     }
+}
+
+/// All of a body, if that is at most [`REQUEST_BYTES_MAX`] bytes.
+pub(super) async fn whole(mut body: Body) -> Result<Bytes, Problem> {
+    let mut read = BytesMut::new();
+    while let Some(data) = next(&mut body).await? {
+        if read.len() + data.len() > REQUEST_BYTES_MAX {
+            drop(read);
+            let drained = tokio::time::timeout(REQUEST_DRAIN_TIME_MAX, drain(body));
+            // Refused either way; the client only may not hear of it.
+            let _ = drained.await;
+            return Err(Problem::too_large());
+        }
+        if read.is_empty() && body.is_end_stream() {
+            return Ok(data);
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(read.freeze())
 }
 
 /// A body's JSON, and nothing after it.

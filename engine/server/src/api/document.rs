@@ -25,6 +25,7 @@ use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::Api;
 use super::auth::{self, REQUEST_ID};
+use super::idempotency;
 use super::problem;
 
 pub(super) mod codes;
@@ -32,18 +33,26 @@ pub(super) mod page;
 pub(super) mod values;
 
 use codes::{
-    Forbidden, ForeignOrigin, Malformed, Misdirected, NotFound, PayloadTooLarge, Problems,
-    TokenExpired, Unauthorized,
+    Forbidden, ForeignOrigin, InProgress, Invalid, Malformed, Misdirected, NotFound,
+    PayloadTooLarge, Problems, TokenExpired, Unauthorized, Unavailable,
 };
 
 /// The one way to prove who calls.
 const BEARER: &str = "bearer";
 
 /// Groups of routes, in the order they are shown.
-const TAGS: [(&str, &str); 9] = [
+const TAGS: [(&str, &str); 11] = [
     (
         "Events",
         "Events in by HTTP, where they do not come from Kafka; and look at them.",
+    ),
+    (
+        "Tenants",
+        "Owners of endpoints and events: what is said of them.",
+    ),
+    (
+        "Event types",
+        "What events mean, and what their bodies look like.",
     ),
     ("Endpoints", "Where a tenant's events go, and how."),
     ("Secrets", "What deliveries are signed with."),
@@ -83,12 +92,16 @@ const fn part(name: &'static str, says: &'static str) -> Segment {
 }
 
 /// What the parts of paths mean.
-const SEGMENTS: [Segment; 7] = [
+const SEGMENTS: [Segment; 8] = [
     Segment {
         name: "tenant",
         says: "A tenant: visible ASCII without `/`, 1 to 128 bytes.",
         schema: values::tenant,
     },
+    part(
+        "event_type",
+        "An event type: visible ASCII, 1 to 256 bytes.",
+    ),
     part("endpoint", "An endpoint's id, or its uid."),
     part("event", "An event's id, the `webhook-id`."),
     part("delivery", "A delivery's id."),
@@ -107,6 +120,11 @@ audit carry too. Any path can be answered 405 `method_not_allowed`.
 
 With `auth = \"keys\"` in `[api]` a call needs `Authorization: Bearer`, with an API key or a \
 portal token; each route says for what. On a loopback address, by default, no call needs one.";
+
+/// What an idempotency key does, but for events.
+const REPEATED: &str = "\
+A request that is repeated with its key within 24 h, at the same instance, is answered as it was; \
+with another path, body or `if-match` it is refused.";
 
 /// Routes, each with what is said of it.
 #[derive(Default)]
@@ -220,6 +238,14 @@ fn finish(operation: &mut Operation, method: &Method, path: &str, problems: &mut
         known.extend([Malformed::CODE, NotFound::CODE]);
         let said = operation.parameters.take().unwrap_or_default();
         operation.parameters = Some(segments.into_iter().chain(said).collect());
+    }
+    if idempotency::is_for(method, path) {
+        let key = values::idempotency_key(REPEATED);
+        operation
+            .parameters
+            .get_or_insert_default()
+            .push(key.into());
+        known.extend([InProgress::CODE, Invalid::CODE, Unavailable::CODE]);
     }
     for parameter in operation.parameters.iter_mut().flatten() {
         describe(parameter);

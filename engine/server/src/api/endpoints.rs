@@ -35,7 +35,7 @@ use crate::control::By;
 pub mod change;
 mod headers;
 
-pub(in crate::api) use change::{Place, answer_asked};
+pub(in crate::api) use change::{Place, answer_asked, based, changing, merge};
 
 /// What a new endpoint is made of, and all of it that can be changed.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
@@ -122,7 +122,7 @@ struct NewEndpoint {
 }
 
 /// Written as `null`, whatever it is.
-fn nothing<T, S: Serializer>(_: &T, to: S) -> Result<S::Ok, S::Error> {
+pub(in crate::api) fn nothing<T, S: Serializer>(_: &T, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_none()
 }
 

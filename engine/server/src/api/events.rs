@@ -79,6 +79,7 @@ pub struct Accepted {
         (status = 202, description = "The log has it.", body = Accepted),
         codes::InProgress,
         codes::Invalid,
+        codes::SchemaNotSatisfied,
         codes::Unavailable,
     ),
 )]
@@ -138,7 +139,8 @@ fn answer(accepted: &Accepted) -> Response {
     (StatusCode::ACCEPTED, axum::Json(accepted)).into_response()
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+/// The key a request is to be known by.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
         return Ok(None);
     };
@@ -196,6 +198,7 @@ async fn append(
     id: &str,
 ) -> Result<Accepted, Problem> {
     let event = read(api, tenant, headers, body, id)?;
+    judge(api, &event)?;
     let to = TopicPartition {
         topic: ByteString::from(api.config.ingest.topics[0].as_str()),
         partition: partition_of(&event, api.event_partitions),
@@ -234,6 +237,19 @@ fn partition_of(event: &Event, partitions: u32) -> u32 {
     let hash = hasher.finalize();
     let word = u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap_or_default());
     u32::try_from(word % u64::from(partitions)).unwrap_or(0)
+}
+
+/// Whether its body, as it will be delivered, satisfies its type's schema, where
+/// that is enforced.
+fn judge(api: &Api, event: &Event) -> Result<(), Problem> {
+    let catalog = api.endpoints.catalog();
+    catalog
+        .judge(&event.event_type, &event.body)
+        .map_err(|flaws| {
+            let flaws: Vec<_> = flaws.iter().map(ToString::to_string).collect();
+            let (event_type, flaws) = (&event.event_type, flaws.join("; "));
+            Problem::not_satisfied(format!("it is no `{event_type}`: {flaws}"))
+        })
 }
 
 /// The event of a request. The path names the tenant; a request that names

@@ -1,10 +1,12 @@
-//! Lists a page at a time. A page's cursor is the id of its last item: items
-//! that come and go in between move no other ones.
+//! Lists a page at a time. A page's cursor is the id of its last item, or its
+//! name in base64: items that come and go in between move no other ones.
 
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::str::FromStr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use posthaste_core::limits::{LIST_PAGE_DEFAULT, LIST_PAGE_MAX};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -44,15 +46,43 @@ impl Paging {
     where
         I: Ord + Copy + Display + FromStr,
     {
-        let limit = read_limit(self.limit.unwrap_or(LIST_PAGE_DEFAULT), LIST_PAGE_MAX)?;
         let after = self.cursor.as_deref().map(str::parse::<I>).transpose();
         let after = after.map_err(|_| no_cursor())?;
+        self.after(after, items, |id| id.to_string(), show)
+    }
+
+    /// The page of items that have names, in the order of these.
+    pub(super) fn by_name<'a, S, T>(
+        &self,
+        items: impl Iterator<Item = (&'a str, S)>,
+        show: impl Fn(S) -> T,
+    ) -> Result<Page<T>, Problem> {
+        let read = |cursor: &str| String::from_utf8(BASE64URL.decode(cursor).ok()?).ok();
+        let after = self
+            .cursor
+            .as_deref()
+            .map(|cursor| read(cursor).ok_or_else(no_cursor));
+        let after = after.transpose()?;
+        let items: Vec<_> = items
+            .filter(|(name, _)| after.as_deref().is_none_or(|a| *name > a))
+            .collect();
+        self.after(None, items.into_iter(), |name| BASE64URL.encode(name), show)
+    }
+
+    fn after<I: Ord + Copy, S, T>(
+        &self,
+        after: Option<I>,
+        items: impl Iterator<Item = (I, S)>,
+        cursor: impl Fn(I) -> String,
+        show: impl Fn(S) -> T,
+    ) -> Result<Page<T>, Problem> {
+        let limit = read_limit(self.limit.unwrap_or(LIST_PAGE_DEFAULT), LIST_PAGE_MAX)?;
         let behind = |(id, _): &(I, S)| after.is_none_or(|after| *id > after);
         let mut items: Vec<_> = items.filter(behind).collect();
         items.sort_unstable_by_key(|(id, _)| *id);
         let has_more = items.len() > limit;
         items.truncate(limit);
-        let last = items.last().map(|(id, _)| id.to_string());
+        let last = items.last().map(|(id, _)| cursor(*id));
         Ok(Page {
             data: items.into_iter().map(|(_, item)| show(item)).collect(),
             has_more,

@@ -86,6 +86,18 @@ impl Problem {
         }
     }
 
+    /// An event that does not satisfy its type's schema.
+    pub fn not_satisfied(detail: impl Into<String>) -> Self {
+        Self {
+            param: Some("body".into()),
+            ..Self::of(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "schema_not_satisfied",
+                detail,
+            )
+        }
+    }
+
     /// A request that cannot be read.
     pub fn malformed(detail: impl Into<String>) -> Self {
         Self::of(StatusCode::BAD_REQUEST, "malformed", detail)

@@ -1,3 +1,4 @@
+use posthaste_core::id::EndpointId;
 use posthaste_core::rng::Rng;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
@@ -228,3 +229,5 @@ async fn a_key_is_known_to_every_instance_until_it_is_revoked() {
     assert!(!one.revoke_key(key.id, &by("two")).await.unwrap());
     assert_eq!(fixture.instance().await.keys().iter().len(), 0);
 }
+
+mod catalog;

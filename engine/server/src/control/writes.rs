@@ -25,6 +25,8 @@ use super::{CommandError, Endpoints};
 use crate::clock::random_seed;
 use crate::log::{AppendError, Log, NewRecord, TopicPartition};
 
+mod catalog;
+
 /// How long a writer waits to see its own write.
 const FOLD_WAIT: Duration = Duration::from_secs(5);
 /// Changes of one endpoint take turns, so that within one process none is
@@ -150,6 +152,12 @@ impl Writer {
         &self.turns[usize::from(id.as_bytes()[15]) % TURNS]
     }
 
+    /// … and of a name's.
+    fn turn_of(&self, name: &str) -> &Mutex<()> {
+        let sum = name.bytes().fold(0, u8::wrapping_add);
+        &self.turns[usize::from(sum) % TURNS]
+    }
+
     /// Writes a change; answers once this instance sees it. No change is made
     /// without a trace: that is written first.
     async fn write(&self, change: Change, value: Bytes, by: &By) -> Result<(), CommandError> {
@@ -212,12 +220,16 @@ impl Writer {
     }
 }
 
+fn actor(by: &By) -> (ByteString, Bytes) {
+    (
+        ByteString::from_static(ACTOR_HEADER),
+        Bytes::copy_from_slice(by.actor.as_bytes()),
+    )
+}
+
 fn headers(by: &By) -> Vec<(ByteString, Bytes)> {
     vec![
-        (
-            ByteString::from_static(ACTOR_HEADER),
-            Bytes::copy_from_slice(by.actor.as_bytes()),
-        ),
+        actor(by),
         (
             ByteString::from_static(REQUEST_HEADER),
             Bytes::copy_from_slice(by.request.as_bytes()),
@@ -263,7 +275,9 @@ impl Endpoints {
             to: self.writer.table.clone(),
             key: table_key(endpoint.id),
             value: Bytes::new(),
-            headers: headers(by),
+            // Whoever waits for what this request changes next does not wait for
+            // this.
+            headers: vec![actor(by)],
         };
         if let Err(error) = self.writer.append(sweep).await {
             tracing::warn!(endpoint = %endpoint.id, %error, "deleted, and still in the log");

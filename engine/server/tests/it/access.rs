@@ -12,7 +12,7 @@ const KEYS: &str = "[api]\nauth = \"keys\"\n";
 const ACME: &str = "/v1/tenants/acme/endpoints";
 
 /// A server that asks for keys, and the first one, made on its log.
-fn start(dir: &std::path::Path) -> (Server, String) {
+pub(crate) fn start(dir: &std::path::Path) -> (Server, String) {
     let config = format!("{}{KEYS}", embedded(dir));
     let key = first_key(&config);
     (Server::start(&config), key)

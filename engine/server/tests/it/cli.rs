@@ -46,6 +46,14 @@ fn every_command_shows_how_it_is_used() {
         "keys create",
         "keys list",
         "keys revoke",
+        "tenants list",
+        "tenants show",
+        "tenants put",
+        "tenants delete",
+        "event-types list",
+        "event-types show",
+        "event-types put",
+        "event-types delete",
     ] {
         let mut words: Vec<_> = command.split_whitespace().collect();
         words.push("--help");

@@ -72,6 +72,14 @@ codes! {
         None, "3 secrets are live, which is as many as may be: delete one, or wait";
     NewestSecret = 409 "newest_secret", "The newest secret stays: rotate first.",
         None, "it is the newest secret: rotate first";
+    TenantNotEmpty = 409 "tenant_not_empty", "The tenant has endpoints.",
+        None, "it has 3 endpoints: `?endpoints=true` deletes them too";
+    TooManyTenants = 409 "too_many_tenants", "As many tenants as may have a record already do.",
+        None, "there are 100000: delete some first";
+    EventTypeExists = 409 "event_type_exists", "There is an event type of that name.",
+        None, "there is an event type `invoice.paid`: PUT and PATCH change it";
+    TooManyEventTypes = 409 "too_many_event_types", "As many event types as may have a record already do.",
+        None, "there are 2000: delete some first";
     TooManyKeys = 409 "too_many_keys", "There are as many keys as there may be.",
         None, "there are 10000 keys: revoke some first";
     NoKeys = 409 "no_keys", "Tokens are made in the name of a key, and none was needed here.",
@@ -88,6 +96,8 @@ codes! {
         None, "`host`: expected an address, `localhost` or one of `http.hosts`";
     Invalid = 422 "invalid", "A field, named by `param`, has a value it cannot have.",
         Some("url"), "`http` is not allowed: expected `https`";
+    SchemaNotSatisfied = 422 "schema_not_satisfied", "The body does not satisfy its type's schema.",
+        Some("body"), "it is no `invoice.paid`: at `/amount`: value is less than the minimum of 0";
     Unavailable = 503 "unavailable", "The log does not take it just now: try again.",
         None, "the log takes too long to answer";
 }

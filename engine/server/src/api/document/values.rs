@@ -227,12 +227,6 @@ pub(in crate::api) enum EventHeaders {}
 impl IntoParams for EventHeaders {
     fn into_params(_in: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let says = "Requests with one key are one event: the answer is given again.";
-        let schema = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .min_length(Some(1))
-            .max_length(Some(IDEMPOTENCY_KEY_BYTES_MAX))
-            .pattern(Some("^[ -~]+$"))
-            .examples(["invoice-5-paid"]);
         let routed =
             |says| format!("{says}, for a body that does not say it (`[ingest.headers]`).");
         let names = HeaderNames::default();
@@ -242,12 +236,23 @@ impl IntoParams for EventHeaders {
             .max_length(Some(ORDERING_KEY_BYTES_MAX))
             .build();
         vec![
-            header("idempotency-key", says, schema.build()),
+            idempotency_key(says),
             header(&names.event_type, &routed("The event's type"), segment()),
             header(&names.id, &routed("Its id"), segment()),
             header(&names.ordering_key, &routed("Its ordering key"), key),
         ]
     }
+}
+
+/// That header, and what it does.
+pub(super) fn idempotency_key(says: &str) -> Parameter {
+    let schema = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(IDEMPOTENCY_KEY_BYTES_MAX))
+        .pattern(Some("^[ -~]+$"))
+        .examples(["invoice-5-paid"]);
+    header("idempotency-key", says, schema.build())
 }
 
 /// The header that names the version a change is based on.

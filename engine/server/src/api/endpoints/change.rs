@@ -36,6 +36,7 @@ use crate::control::CommandError;
 
 mod described;
 
+pub(in crate::api) use described::changing;
 use described::{EndpointPatch, EndpointReplacement};
 
 /// The version of an endpoint, as `If-Match` takes it.
@@ -358,7 +359,7 @@ impl<'a> Place<'a> {
 
 /// The version a change is based on: `If-Match: "3"`, or `version` in the body,
 /// which is taken out of it.
-fn based(
+pub(in crate::api) fn based(
     headers: &HeaderMap,
     body: Option<&mut Map<String, Value>>,
 ) -> Result<Option<u64>, Problem> {
@@ -423,7 +424,7 @@ fn settings_of(settings: Value, filter: Option<Box<RawValue>>) -> Result<NewEndp
 }
 
 /// JSON merge patch (RFC 7396, section 2).
-fn merge(target: &mut Value, patch: &Value) {
+pub(in crate::api) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         target.clone_from(patch);
         return;

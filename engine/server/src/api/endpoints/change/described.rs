@@ -1,9 +1,9 @@
 //! What a change's body is, for the API's description: a new endpoint's members,
 //! with the version it is based on.
 
+use utoipa::ToSchema;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
-use utoipa::{PartialSchema as _, ToSchema};
 
 use crate::api::document::values::nullable;
 use crate::api::endpoints::NewEndpoint;
@@ -16,7 +16,7 @@ pub(super) enum EndpointPatch {}
 
 impl utoipa::PartialSchema for EndpointReplacement {
     fn schema() -> RefOr<Schema> {
-        changing(false)
+        changing(NewEndpoint::schema(), false)
     }
 }
 
@@ -28,7 +28,7 @@ impl ToSchema for EndpointReplacement {
 
 impl utoipa::PartialSchema for EndpointPatch {
     fn schema() -> RefOr<Schema> {
-        changing(true)
+        changing(NewEndpoint::schema(), true)
     }
 }
 
@@ -38,9 +38,11 @@ impl ToSchema for EndpointPatch {
     }
 }
 
-fn changing(is_patch: bool) -> RefOr<Schema> {
-    let RefOr::T(Schema::Object(mut object)) = NewEndpoint::schema() else {
-        return NewEndpoint::schema();
+/// What is described, all of it to be replaced or merged with, and the version
+/// that is based on.
+pub(in crate::api) fn changing(settings: RefOr<Schema>, is_patch: bool) -> RefOr<Schema> {
+    let RefOr::T(Schema::Object(mut object)) = settings else {
+        return settings;
     };
     object.description = None;
     if is_patch {

@@ -1,0 +1,166 @@
+//! Changing what is said of tenants and event types, by the rules that endpoints
+//! are changed by: a caller may name the version a change is based on, and 0
+//! says that there is none yet.
+
+use std::borrow::Cow;
+use std::marker::PhantomData;
+
+use axum::Json;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use posthaste_core::limits::{DECLARED_TYPES_MAX, TENANTS_MAX};
+use posthaste_core::records::{EventType, RecordProblem, Tenant, Versioned};
+use serde::Serialize;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::Api;
+use super::endpoints::changing;
+use super::problem::Problem;
+use crate::control::{By, Catalog, CommandError, Kind};
+
+/// A kind of record as the API has it.
+pub(super) trait Resource: Kind {
+    /// So many there are at most.
+    const MOST: usize;
+    /// The code of one too many.
+    const TOO_MANY: &'static str;
+}
+
+impl Resource for Tenant {
+    const MOST: usize = TENANTS_MAX;
+    const TOO_MANY: &'static str = "too_many_tenants";
+}
+
+impl Resource for EventType {
+    const MOST: usize = DECLARED_TYPES_MAX;
+    const TOO_MANY: &'static str = "too_many_event_types";
+}
+
+/// Makes or changes the record of a name; once more if it was changed meanwhile
+/// and nothing says what the change is based on. Answers what stands, and
+/// whether it is new.
+pub(super) async fn change<T: Resource>(
+    api: &Api,
+    name: &str,
+    based: Option<u64>,
+    by: &By,
+    edit: impl Fn(Option<&T>) -> Result<T, Problem>,
+) -> Result<(Versioned<T>, bool), Problem> {
+    let mut again = based.is_none();
+    loop {
+        let catalog = api.endpoints.catalog();
+        let present = present::<T>(&catalog, name, based)?;
+        let changed = edit(present.as_ref().map(|present| &*present.record))?;
+        let is_new = present.is_none();
+        match present {
+            Some(present) if *present.record == changed => return Ok((present, false)),
+            None if T::among(&catalog).len() >= T::MOST => {
+                let most = format!("there are {}: delete some first", T::MOST);
+                return Err(Problem::conflict(T::TOO_MANY, most));
+            }
+            _ => {}
+        }
+        let version = T::among(&catalog).version(name);
+        match api.endpoints.put_record(changed, version, by).await {
+            Err(CommandError::Conflict { .. }) if again => again = false,
+            put => return put.map(|put| (put, is_new)).map_err(Into::into),
+        }
+    }
+}
+
+/// Deletes a record that is there; once more if it was changed meanwhile and
+/// nothing says what the deletion is based on.
+pub(super) async fn delete<T: Resource>(
+    api: &Api,
+    name: &str,
+    based: Option<u64>,
+    by: &By,
+) -> Result<(), Problem> {
+    let mut again = based.is_none();
+    loop {
+        let catalog = api.endpoints.catalog();
+        let Some(present) = present::<T>(&catalog, name, based)? else {
+            return Err(Problem::not_found("it is deleted"));
+        };
+        match api
+            .endpoints
+            .delete_record::<T>(name, present.version, by)
+            .await
+        {
+            Err(CommandError::Conflict { .. }) if again => again = false,
+            deleted => return deleted.map_err(Into::into),
+        }
+    }
+}
+
+/// The record of a name, if it is of the version a change is based on.
+pub(super) fn present<T: Resource>(
+    catalog: &Catalog,
+    name: &str,
+    based: Option<u64>,
+) -> Result<Option<Versioned<T>>, Problem> {
+    let present = T::among(catalog).get(name);
+    match (based, &present) {
+        (Some(based), Some(present)) if based != present.version => {
+            Err(Problem::version_conflict(present.version))
+        }
+        (Some(based), None) if based != 0 => Err(Problem::not_found("it is deleted")),
+        _ => Ok(present),
+    }
+}
+
+/// A record as it is shown, with its version.
+pub(super) fn answer(is_new: bool, version: u64, shown: &impl Serialize) -> Response {
+    let status = if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let tag: [(HeaderName, String); 1] = [(header::ETAG, format!("\"{version}\""))];
+    (status, tag, Json(shown)).into_response()
+}
+
+/// What replaces all that is said, as it is described.
+pub(super) struct Replacement<T>(PhantomData<T>);
+
+/// What is merged with it.
+pub(super) struct Patch<T>(PhantomData<T>);
+
+impl<T: ToSchema> PartialSchema for Replacement<T> {
+    fn schema() -> RefOr<Schema> {
+        changing(T::schema(), false)
+    }
+}
+
+impl<T: ToSchema> PartialSchema for Patch<T> {
+    fn schema() -> RefOr<Schema> {
+        changing(T::schema(), true)
+    }
+}
+
+impl<T: ToSchema> ToSchema for Replacement<T> {
+    fn name() -> Cow<'static, str> {
+        format!("{}Replacement", T::name()).into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        T::schemas(schemas);
+    }
+}
+
+impl<T: ToSchema> ToSchema for Patch<T> {
+    fn name() -> Cow<'static, str> {
+        format!("{}Patch", T::name()).into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        T::schemas(schemas);
+    }
+}
+
+impl From<RecordProblem> for Problem {
+    fn from(error: RecordProblem) -> Self {
+        Self::invalid(error.param, error.problem)
+    }
+}
