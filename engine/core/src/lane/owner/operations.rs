@@ -116,7 +116,9 @@ pub(super) struct Operations {
 
 impl Operations {
     pub(super) fn touch(&mut self) {
-        self.wake = Some(Timestamp::default());
+        if !self.works.is_empty() {
+            self.wake = Some(Timestamp::default());
+        }
     }
 
     pub(super) fn next_due(&self) -> Option<Timestamp> {
