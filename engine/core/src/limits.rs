@@ -398,7 +398,7 @@ pub const MADE_MAX: usize = 1_024;
 pub const MADE_RANGES_MAX: usize = 64 * 1_024;
 /// Operations of one lane partition that are carried out at once; the others
 /// wait for that.
-pub const OPERATIONS_AT_ONCE: usize = 4;
+pub const OPERATIONS_AT_ONCE: usize = 8;
 /// Bytes of records an operation reads at once, and keeps until they are
 /// written.
 pub const OPERATION_READ_BYTES: usize = 256 * 1_024;

@@ -164,6 +164,9 @@ impl Fold {
         if let Some(link) = Link::of(record)?
             && !self.made.follow(offset, link)
         {
+            if let Some(hold) = self.holds.get_mut(&head.owed.endpoint) {
+                hold.leave_out(offset);
+            }
             return Ok(Change::Duplicate);
         }
         let Head { owed, order } = head;

@@ -56,6 +56,13 @@ impl Hold {
         self.chunks.push(offset / CHUNK);
     }
 
+    /// A record of the endpoint stands here that is not held.
+    pub(super) fn leave_out(&mut self, offset: u64) {
+        if offset >= self.cursor {
+            self.taken.insert(offset);
+        }
+    }
+
     /// Whether a record of the endpoint that stands here is held.
     pub fn contains(&self, offset: u64) -> bool {
         (self.cursor..=self.last).contains(&offset)

@@ -23,6 +23,7 @@ use posthaste_proto as proto;
 use super::{Action, Owner, Standing};
 use crate::gate::GateState;
 use crate::id::OperationId;
+use crate::lane::settings::Settings;
 use crate::limits::{OPERATION_HELD_MAX, OPERATION_KEPT, OPERATIONS_AT_ONCE};
 use crate::operation::{Known, Operation, Progress, State, Wanted};
 use crate::time::Timestamp;
@@ -115,7 +116,9 @@ pub(super) struct Operations {
 
 impl Operations {
     pub(super) fn touch(&mut self) {
-        self.wake = Some(Timestamp::default());
+        if !self.works.is_empty() {
+            self.wake = Some(Timestamp::default());
+        }
     }
 
     pub(super) fn next_due(&self) -> Option<Timestamp> {
@@ -179,11 +182,8 @@ impl Owner {
         let (mut wake, mut busy) = (None::<Timestamp>, 0);
         for work in works.values_mut() {
             let mut task = None;
-            let mut again = None;
-            // Whatever it waits for, it is written down first.
-            if busy < OPERATIONS_AT_ONCE || work.is_busy() {
-                again = self.carry_out(work, now, &mut task);
-            }
+            let free = busy < OPERATIONS_AT_ONCE || work.is_busy();
+            let again = self.carry_out(work, free, now, &mut task);
             busy += usize::from(work.is_busy());
             actions.extend(task.map(Action::Operate));
             let tell = self.tell_progress(work, now, actions);
@@ -193,10 +193,12 @@ impl Owner {
         self.operations.wake = wake;
     }
 
-    /// One operation's turn; answers when it wants another.
+    /// One operation's turn; answers when it wants another. Where none is `free`,
+    /// it does nothing that takes time.
     fn carry_out(
         &self,
         work: &mut Work,
+        free: bool,
         now: Timestamp,
         task: &mut Option<Task>,
     ) -> Option<Timestamp> {
@@ -245,13 +247,11 @@ impl Owner {
             });
             return None;
         }
-        let shut = match (settings.standing, settings.gate.0) {
-            (Standing::Disabled, _) => Some("the endpoint is disabled"),
-            (_, GateState::Paused) => Some("the endpoint is paused"),
-            (_, GateState::Held | GateState::Open) => None,
-        };
-        if let Some(why) = shut {
+        if let Some(why) = shut(&settings) {
             work.wait(why);
+            return None;
+        }
+        if !free {
             return None;
         }
         // After a command, the count of what is held can be too high.
@@ -312,6 +312,15 @@ impl Owner {
     /// An operation that is to be carried out.
     pub fn operation(&self, id: OperationId) -> Option<&Arc<Operation>> {
         self.operations.works.get(&id).map(|work| &work.operation)
+    }
+}
+
+/// Why an endpoint takes nothing.
+fn shut(settings: &Settings) -> Option<&'static str> {
+    match (settings.standing, settings.gate.0) {
+        (Standing::Disabled, _) => Some("the endpoint is disabled"),
+        (_, GateState::Paused) => Some("the endpoint is paused"),
+        (_, GateState::Held | GateState::Open) => None,
     }
 }
 

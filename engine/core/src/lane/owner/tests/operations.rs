@@ -559,14 +559,21 @@ impl World {
     /// Each wanted record is made once, and the count is that.
     fn judge(&self) {
         let mut fold = Fold::new(0);
-        let mut made = BTreeMap::new();
+        let (mut made, mut copies) = (BTreeMap::new(), Vec::new());
         for (offset, value) in (0..).zip(&self.log) {
-            if let Change::Held(_) = fold.apply(offset, value).unwrap() {
-                let deliver = proto::Deliver::from_value(value).unwrap();
-                let place = (deliver.range, deliver.range_offset - 1);
-                *made.entry(place).or_insert(0) += 1;
+            match fold.apply(offset, value).unwrap() {
+                Change::Held(_) => {
+                    let deliver = proto::Deliver::from_value(value).unwrap();
+                    let place = (deliver.range, deliver.range_offset - 1);
+                    *made.entry(place).or_insert(0) += 1;
+                }
+                Change::Duplicate => copies.push(offset),
+                _ => {}
             }
         }
+        // None of them is found where what is held is read.
+        let endpoint = id(ENDPOINT);
+        assert!(copies.iter().all(|&copy| !fold.is_owed(endpoint, copy)));
         let ranges = (0..).zip(&self.operation.ranges);
         let wanted = ranges.flat_map(|(number, range)| {
             let offsets = (range.from..range.to).filter(|offset| offset % WANTED == 0);
