@@ -34,13 +34,12 @@ pub use list::Listing;
 pub(super) use list::{Entry, add, judge};
 use record::{Recorded, recorded, trace};
 
-/// A delivery's attempts.
+/// The attempts of one delivery.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = DeliveryAttempts)]
 struct Attempts {
-    /// In the order they were made.
     data: Vec<record::Shown>,
-    /// What ended the look before all were found; `null` when all were.
+    /// What ended the look before all were seen.
+    #[schema(required = true)]
     ended_by: Option<Bound>,
 }
 
@@ -55,6 +54,10 @@ pub async fn find_delivery(api: &Api, id: DeliveryId) -> Result<Found, Problem> 
 }
 
 /// Lists deliveries by their attempts, the last attempt first.
+///
+/// An entry says what the attempts say that were looked at, from the end of the log back, within
+/// bounds of bytes and time; `scanned` says how far. A delivery whose attempts lie further apart
+/// can be listed again, by its older ones.
 #[utoipa::path(
     get,
     path = "/v1/deliveries",
@@ -74,7 +77,11 @@ pub async fn list(
     list::page(&api, listing).await
 }
 
-/// Lists deliveries by their attempts of one tenant, the last attempt first.
+/// Lists a tenant's deliveries by their attempts, the last attempt first.
+///
+/// An entry says what the attempts say that were looked at, from the end of the log back, within
+/// bounds of bytes and time; `scanned` says how far. A delivery whose attempts lie further apart
+/// can be listed again, by its older ones.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/deliveries",
@@ -96,7 +103,7 @@ pub async fn list_of_tenant(
     list::page(&api, listing.of_tenant(tenant)?).await
 }
 
-/// One delivery: how it stands, and why.
+/// Shows how one delivery stands, and why.
 #[utoipa::path(
     get,
     path = "/v1/deliveries/{delivery}",
@@ -105,6 +112,7 @@ pub async fn list_of_tenant(
     responses(
         (status = 200, description = "The delivery.", body = show::Delivery),
         codes::Invalid,
+        codes::NotFound,
         codes::Unavailable,
     ),
 )]
@@ -115,7 +123,7 @@ pub async fn show(
     show::answer(&api, None, read_id(&id)?).await
 }
 
-/// One delivery of one tenant: how it stands, and why.
+/// Shows how one delivery of a tenant's stands, and why.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/deliveries/{delivery}",
@@ -124,6 +132,7 @@ pub async fn show(
     responses(
         (status = 200, description = "The delivery.", body = show::Delivery),
         codes::Invalid,
+        codes::NotFound,
         codes::Unavailable,
     ),
 )]
@@ -134,7 +143,7 @@ pub async fn show_of_tenant(
     show::answer(&api, Some(&tenant), read_id(&id)?).await
 }
 
-/// The attempts of one delivery, in the order they were made.
+/// Lists the attempts of one delivery, in the order they were made.
 #[utoipa::path(
     get,
     path = "/v1/deliveries/{delivery}/attempts",
@@ -143,6 +152,7 @@ pub async fn show_of_tenant(
     responses(
         (status = 200, description = "The attempts.", body = Attempts),
         codes::Invalid,
+        codes::NotFound,
         codes::Unavailable,
     ),
 )]
@@ -153,7 +163,7 @@ pub async fn attempts(
     attempts_answer(&api, None, read_id(&id)?).await
 }
 
-/// The attempts of one delivery of one tenant, in the order they were made.
+/// Lists the attempts of one delivery of a tenant's, in the order they were made.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/deliveries/{delivery}/attempts",
@@ -162,6 +172,7 @@ pub async fn attempts(
     responses(
         (status = 200, description = "The attempts.", body = Attempts),
         codes::Invalid,
+        codes::NotFound,
         codes::Unavailable,
     ),
 )]
@@ -172,7 +183,7 @@ pub async fn attempts_of_tenant(
     attempts_answer(&api, Some(&tenant), read_id(&id)?).await
 }
 
-/// One attempt.
+/// Shows one attempt.
 #[utoipa::path(
     get,
     path = "/v1/attempts/{attempt}",
@@ -181,6 +192,7 @@ pub async fn attempts_of_tenant(
     responses(
         (status = 200, description = "The attempt.", body = record::Shown),
         codes::Invalid,
+        codes::NotFound,
         codes::Unavailable,
     ),
 )]
@@ -191,7 +203,7 @@ pub async fn attempt(
     attempt_answer(&api, None, &id).await
 }
 
-/// One attempt of one tenant.
+/// Shows one attempt of a tenant's.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/attempts/{attempt}",
@@ -200,6 +212,7 @@ pub async fn attempt(
     responses(
         (status = 200, description = "The attempt.", body = record::Shown),
         codes::Invalid,
+        codes::NotFound,
         codes::Unavailable,
     ),
 )]

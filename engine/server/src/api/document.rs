@@ -103,11 +103,11 @@ const SEGMENTS: [Segment; 8] = [
         "An event type: visible ASCII, 1 to 256 bytes.",
     ),
     part("endpoint", "An endpoint's id, or its uid."),
-    part("secret", "A secret's id."),
-    part("key", "An API key's id."),
-    part("event", "An event's id."),
+    part("event", "An event's id, the `webhook-id`."),
     part("delivery", "A delivery's id."),
     part("attempt", "An attempt's id."),
+    part("secret", "A secret's id."),
+    part("key", "An API key's id."),
 ];
 
 const DESCRIPTION: &str = "\

@@ -1,52 +1,49 @@
 //! Events as they stand in the log: found by id, or listed, by bounded looks at
 //! the source topics.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use posthaste_core::content::View;
-use posthaste_core::delivery::delivery_id;
 use posthaste_core::event::{Event, check_tenant};
 use posthaste_core::id::event_time;
-use posthaste_core::limits::{EVENT_SHOWN_BYTES_MAX, LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX};
+use posthaste_core::limits::{LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX};
 use posthaste_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::api::Api;
 use crate::api::dead_letters::read_time;
-use crate::api::deliveries::record::{self, Trace, trace};
-use crate::api::deliveries::{Entry, add, judge};
+use crate::api::deliveries::Entry;
+use crate::api::deliveries::record::{self, trace};
 use crate::api::document::{codes, values};
 use crate::api::look::{
-    Ahead, Bound, Budget, CLOCKS_APART, Cursor, Key, Piece, before, cut, partitions, sources, turn,
+    Ahead, Bound, Budget, CLOCKS_APART, Cursor, Piece, before, cut, partitions, sources, turn,
 };
 use crate::api::page::{no_cursor, read_limit};
 use crate::api::problem::{Asked, Problem, Segments};
 use crate::config::format_rfc3339_millis;
-use crate::log::{LogError, Record, TopicPartition};
+use crate::log::Record;
+
+mod found;
 
 /// Which events, and which page of them.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Listing {
-    /// Of that tenant alone.
+    /// Of that tenant alone; not where the path names one.
     #[param(nullable = false)]
     tenant: Option<String>,
     /// Of that type.
     #[serde(rename = "type")]
     #[param(nullable = false)]
     event_type: Option<String>,
-    /// By their records' times: a UTC time, or how long ago.
+    /// Not before then, by the time of the record.
     #[param(value_type = Option<values::Moment>, nullable = false)]
     since: Option<String>,
-    /// … and before then.
+    /// Before then.
     #[param(value_type = Option<values::Moment>, nullable = false)]
     until: Option<String>,
     #[param(schema_with = values::page_limit::<LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX>)]
@@ -61,13 +58,13 @@ pub struct Listing {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Lookup {
-    /// Of that tenant alone.
+    /// Of that tenant alone; not where the path names one.
     #[param(nullable = false)]
     tenant: Option<String>,
-    /// Look no further back, where the id does not tell: a UTC time, or how long ago.
+    /// Not before then.
     #[param(value_type = Option<values::Moment>, nullable = false)]
     since: Option<String>,
-    /// … and only before then.
+    /// Before then.
     #[param(value_type = Option<values::Moment>, nullable = false)]
     until: Option<String>,
 }
@@ -80,49 +77,13 @@ struct Item {
     tenant: String,
     #[serde(rename = "type")]
     event_type: String,
-    #[schema(value_type = values::Time)]
+    /// The time of its record.
+    #[schema(value_type = values::FineTime)]
     at: String,
     topic: String,
     partition: u32,
     offset: u64,
     body_bytes: usize,
-}
-
-/// An event as it is shown.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Event)]
-struct Shown {
-    #[serde(flatten)]
-    item: Item,
-    content_type: String,
-    ordering_key: Option<String>,
-    headers: Vec<Header>,
-    /// The first bytes of the body, where they are text …
-    body: Option<String>,
-    /// … and where they are not.
-    body_base64: Option<String>,
-    body_truncated: bool,
-    /// Deliveries with attempts on record.
-    deliveries: Vec<Entry>,
-    /// Deliveries to endpoints that want it as they are now, without any.
-    not_attempted: Vec<NotAttempted>,
-    /// What ended the look at attempts before all were seen.
-    ended_by: Option<Bound>,
-}
-
-/// A header of an event's record.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = RecordHeader)]
-struct Header {
-    name: String,
-    value: String,
-}
-
-/// A delivery without attempts on record.
-#[derive(Debug, Serialize, ToSchema)]
-struct NotAttempted {
-    id: String,
-    endpoint: String,
 }
 
 /// A page of events.
@@ -132,19 +93,63 @@ struct Events {
     data: Vec<Item>,
     has_more: bool,
     /// For the next page; `null` on the last one.
+    #[schema(required = true)]
     next_cursor: Option<String>,
     scanned: Scanned,
 }
 
-/// How far a look came.
+/// How far a look at events came.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = EventsScanned)]
 struct Scanned {
-    /// What came since then was looked at; `null` when all there is.
-    #[schema(value_type = Option<values::Time>)]
+    /// Events since then were looked at; `null` when all there are.
+    #[schema(value_type = Option<values::FineTime>, required = true)]
     since: Option<String>,
     /// What ended the look before it had seen all; `next_cursor` goes on.
+    #[schema(required = true)]
     ended_by: Option<Bound>,
+}
+
+/// An event as it is shown.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Event)]
+struct Shown {
+    #[serde(flatten)]
+    item: Item,
+    content_type: String,
+    #[schema(required = true)]
+    ordering_key: Option<String>,
+    /// Of its record.
+    headers: Vec<Header>,
+    /// The first bytes of the body, where they are text …
+    #[schema(required = true)]
+    body: Option<String>,
+    /// … and where they are not.
+    #[schema(required = true)]
+    body_base64: Option<String>,
+    body_truncated: bool,
+    /// Deliveries with attempts on record.
+    deliveries: Vec<Entry>,
+    /// Deliveries to endpoints that want it as they are now, without any.
+    not_attempted: Vec<NotAttempted>,
+    /// What ended the look at attempts before all were seen.
+    #[schema(required = true)]
+    ended_by: Option<Bound>,
+}
+
+/// A header of a record.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventHeader)]
+struct Header {
+    name: String,
+    value: String,
+}
+
+/// A delivery without an attempt on record.
+#[derive(Debug, Serialize, ToSchema)]
+struct NotAttempted {
+    id: String,
+    endpoint: String,
 }
 
 /// An event and its record.
@@ -161,6 +166,8 @@ struct Range {
 }
 
 /// Lists events, the newest first.
+///
+/// The log is looked through from its end, within bounds of bytes and time; `scanned` says how far.
 #[utoipa::path(
     get,
     path = "/v1/events",
@@ -180,7 +187,9 @@ pub async fn list(
     page(&api, listing).await
 }
 
-/// Lists events of one tenant, the newest first.
+/// Lists a tenant's events, the newest first.
+///
+/// The log is looked through from its end, within bounds of bytes and time; `scanned` says how far.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/events",
@@ -203,7 +212,10 @@ pub async fn list_of_tenant(
     page(&api, listing).await
 }
 
-/// One event, and what became of it.
+/// Shows one event, and what became of it.
+///
+/// An id that Posthaste made tells where to look for it. For any other the newest events are looked
+/// through first; `since` and `until` narrow that.
 #[utoipa::path(
     get,
     path = "/v1/events/{event}",
@@ -213,6 +225,7 @@ pub async fn list_of_tenant(
     responses(
         (status = 200, description = "The event.", body = Shown),
         codes::Invalid,
+        codes::NotFound,
         codes::Unavailable,
     ),
 )]
@@ -224,7 +237,10 @@ pub async fn show(
     answer(&api, &id, lookup).await
 }
 
-/// One event of one tenant, and what became of it.
+/// Shows one event of a tenant's, and what became of it.
+///
+/// An id that Posthaste made tells where to look for it. For any other the newest events are looked
+/// through first; `since` and `until` narrow that.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/events/{event}",
@@ -234,6 +250,7 @@ pub async fn show(
     responses(
         (status = 200, description = "The event.", body = Shown),
         codes::Invalid,
+        codes::NotFound,
         codes::Unavailable,
     ),
 )]
@@ -381,107 +398,4 @@ async fn find(api: &Api, id: &str, tenant: Option<&str>, range: Range) -> Result
         ),
         _ => "no such event, or the log no longer has it".to_owned(),
     }))
-}
-
-impl Found {
-    /// Its place in a list: two records are never the same.
-    fn key(&self, places: &[TopicPartition]) -> Key {
-        let origin = &self.event.origin;
-        let is_it =
-            |tp: &TopicPartition| tp.topic == origin.topic && tp.partition == origin.partition;
-        let place = places.iter().position(is_it).unwrap_or(0);
-        let place = u128::try_from(place).unwrap_or(0);
-        Key {
-            at: self.record.timestamp,
-            id: (place << 64) | u128::from(origin.offset),
-        }
-    }
-
-    fn item(&self) -> Item {
-        let (event, origin) = (&self.event, &self.event.origin);
-        Item {
-            id: event.id.to_string(),
-            tenant: event.tenant.to_string(),
-            event_type: event.event_type.to_string(),
-            at: format_rfc3339_millis(origin.timestamp),
-            topic: origin.topic.to_string(),
-            partition: origin.partition,
-            offset: origin.offset,
-            body_bytes: event.body.len(),
-        }
-    }
-
-    async fn shown(self, api: &Api, trace: Trace) -> Result<Shown, LogError> {
-        let mut gathered = BTreeMap::new();
-        for found in trace.attempts {
-            add(&mut gathered, found);
-        }
-        let wanting = self.wanting(api).into_iter();
-        let not_attempted = wanting.filter(|(id, _)| !gathered.contains_key(id));
-        let not_attempted = not_attempted.map(|(id, endpoint)| NotAttempted {
-            id: id.to_string(),
-            endpoint: endpoint.to_string(),
-        });
-        let not_attempted = not_attempted.collect();
-        let (entries, _) = judge(api, gathered).await?;
-        let event = &self.event;
-        let shown = &event.body[..event.body.len().min(EVENT_SHOWN_BYTES_MAX)];
-        let text = readable(shown);
-        let key = &event.ordering_key;
-        Ok(Shown {
-            item: self.item(),
-            content_type: event.content_type.to_string(),
-            ordering_key: (!key.is_empty()).then(|| String::from_utf8_lossy(key).into_owned()),
-            headers: self.headers(),
-            body_base64: text.is_none().then(|| BASE64_STANDARD.encode(shown)),
-            body: text.map(ToOwned::to_owned),
-            body_truncated: shown.len() < event.body.len(),
-            deliveries: entries.into_iter().map(|(_, entry)| entry).collect(),
-            not_attempted,
-            ended_by: trace.ended_by,
-        })
-    }
-
-    fn headers(&self) -> Vec<Header> {
-        let header = |(name, value): &(bytestring::ByteString, bytes::Bytes)| Header {
-            name: name.to_string(),
-            value: String::from_utf8_lossy(value).into_owned(),
-        };
-        self.record.headers.iter().map(header).collect()
-    }
-
-    /// Who wants it, of the endpoints that were there when it came.
-    fn wanting(
-        &self,
-        api: &Api,
-    ) -> Vec<(
-        posthaste_core::id::DeliveryId,
-        posthaste_core::id::EndpointId,
-    )> {
-        let (event, registry) = (&self.event, api.endpoints.registry().borrow().clone());
-        let mut matched = Vec::new();
-        registry.matching(&event.tenant, &event.event_type, &mut matched);
-        let view = View {
-            event_type: &event.event_type,
-            headers: &self.record.headers,
-            body: &event.body,
-        };
-        registry.sift(&event.tenant, &view, &mut matched);
-        let came = event.origin.timestamp.after(CLOCKS_APART);
-        let there = matched.into_iter().filter_map(|ix| registry.endpoint(ix));
-        let there = there.filter(|endpoint| endpoint.created_at <= came);
-        let delivery = |id| (delivery_id(&event.origin, id, &[]), id);
-        there.map(|endpoint| delivery(endpoint.id)).collect()
-    }
-}
-
-/// The text that bytes are, but for a character that was cut in two.
-fn readable(bytes: &[u8]) -> Option<&str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Some(text),
-        Err(error) if error.error_len().is_none() => {
-            std::str::from_utf8(&bytes[..error.valid_up_to()]).ok()
-        }
-        Err(_) => None,
-    }
 }
