@@ -268,3 +268,14 @@ fn read(
         .decode_or(&nowhere, &record, |_| ByteString::from(id))?;
     Ok(event)
 }
+
+/// The text that bytes are, but for a character that was cut in two.
+fn readable(bytes: &[u8]) -> Option<&str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Some(text),
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&bytes[..error.valid_up_to()]).ok()
+        }
+        Err(_) => None,
+    }
+}

@@ -446,7 +446,7 @@ impl Found {
         let (entries, _) = judge(api, gathered).await?;
         let event = &self.event;
         let shown = &event.body[..event.body.len().min(EVENT_SHOWN_BYTES_MAX)];
-        let text = readable(shown);
+        let text = super::readable(shown);
         let key = &event.ordering_key;
         Ok(Shown {
             item: self.item(),
@@ -492,16 +492,5 @@ impl Found {
         let there = there.filter(|endpoint| endpoint.created_at <= came);
         let delivery = |id| (delivery_id(&event.origin, id, &[]), id);
         there.map(|endpoint| delivery(endpoint.id)).collect()
-    }
-}
-
-/// The text that bytes are, but for a character that was cut in two.
-fn readable(bytes: &[u8]) -> Option<&str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Some(text),
-        Err(error) if error.error_len().is_none() => {
-            std::str::from_utf8(&bytes[..error.valid_up_to()]).ok()
-        }
-        Err(_) => None,
     }
 }
