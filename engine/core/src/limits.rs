@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 mod api;
+pub mod listen;
 mod look;
 
 pub use api::*;

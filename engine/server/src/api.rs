@@ -33,6 +33,7 @@ pub mod document;
 pub mod endpoints;
 pub mod events;
 pub mod filters;
+mod host;
 mod keys;
 mod look;
 mod page;
@@ -128,17 +129,17 @@ impl Api {
 /// The routes, each with its description.
 fn described() -> Routes {
     Routes::default()
-        .with(routes!(events::publish, events::read::list_of_tenant))
         .with(routes!(events::read::list))
         .with(routes!(events::read::show))
+        .with(routes!(events::read::list_of_tenant, events::publish))
         .with(routes!(events::read::show_of_tenant))
         .with(routes!(deliveries::list))
-        .with(routes!(deliveries::list_of_tenant))
         .with(routes!(deliveries::show))
-        .with(routes!(deliveries::show_of_tenant))
         .with(routes!(deliveries::attempts))
-        .with(routes!(deliveries::attempts_of_tenant))
         .with(routes!(deliveries::attempt))
+        .with(routes!(deliveries::list_of_tenant))
+        .with(routes!(deliveries::show_of_tenant))
+        .with(routes!(deliveries::attempts_of_tenant))
         .with(routes!(deliveries::attempt_of_tenant))
         .with(routes!(endpoints::list, endpoints::create))
         .with(routes!(
@@ -166,6 +167,7 @@ fn described() -> Routes {
         .with(routes!(ready))
         .with(routes!(metrics))
         .with(routes!(openapi))
+        .with(routes!(document::page::docs))
 }
 
 /// Runs.

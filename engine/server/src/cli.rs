@@ -23,6 +23,7 @@ use crate::telemetry;
 use crate::vault::VaultError;
 
 mod client;
+mod completions;
 mod dead;
 mod deliveries;
 pub mod dev;
@@ -32,6 +33,7 @@ mod filters;
 mod keys;
 mod out;
 mod pages;
+mod progress;
 mod publish;
 mod secrets;
 mod table;
@@ -56,9 +58,9 @@ Examples:
   posthaste publish --tenant acme --type invoice.paid --data '{\"amount\": 7}'
 
 Environment:
-  POSTHASTE_SERVER  the server that all but `serve`, `dev` and `topics` speak to
+  POSTHASTE_SERVER  the server that all but `serve`, `api`, `dev` and `topics` speak to
   POSTHASTE_API_KEY the key they speak with
-  POSTHASTE_LOG     what `serve` and `dev` log, such as debug or info,librdkafka=debug
+  POSTHASTE_LOG     what `serve`, `api` and `dev` log, such as debug or info,librdkafka=debug
   NO_COLOR          any text turns colours off
 
 Exit codes: 0 done; 1 failed, stderr says why; 2 wrong usage; 64 the configuration is wrong;
@@ -79,6 +81,22 @@ to stderr. ops/posthaste.toml names every setting.")]
         /// The configuration file; the embedded log with defaults without one.
         #[arg(long, short)]
         config: Option<PathBuf>,
+        /// Write logs as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run the API alone, beside instances that deliver.
+    #[command(after_help = "\
+Example:
+  posthaste api --config posthaste.toml
+
+Takes events and changes, and answers what is asked, on the same log as `posthaste serve`, and
+delivers nothing. As many as are wanted run side by side on Kafka; the embedded log has one holder.
+Runs until SIGTERM or Ctrl-C, then answers what is under way.")]
+    Api {
+        /// The configuration file.
+        #[arg(long, short)]
+        config: PathBuf,
         /// Write logs as JSON.
         #[arg(long)]
         json: bool,
@@ -122,6 +140,8 @@ A running instance serves the same as /v1/openapi.json, and for people as /docs.
     /// Make the topics Posthaste needs.
     #[command(subcommand)]
     Topics(Topics),
+    /// Print a script that completes these words in a shell.
+    Completions(completions::Options),
 }
 
 #[derive(Debug, Subcommand)]
@@ -188,7 +208,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
     if matches!(
         client,
-        Some(ClientError::BadServer(_) | ClientError::BadKey)
+        Some(ClientError::BadServer(_) | ClientError::BadKey | ClientError::Tls(_))
     ) || error.is::<WrongUse>()
     {
         return ExitCode::from(2);
@@ -205,7 +225,11 @@ async fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve { config, json } => {
             telemetry::install_logs(json);
-            serve(load(config)?).await
+            serve(load(config)?, Rooms::All).await
+        }
+        Command::Api { config, json } => {
+            telemetry::install_logs(json);
+            serve(Config::load(&config)?, Rooms::Api).await
         }
         Command::Dev(options) => dev::run(options).await,
         Command::Endpoints(command) => endpoints::run(command).await,
@@ -217,6 +241,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Secrets(command) => secrets::run(command).await,
         Command::Filters(command) => filters::run(command).await,
         Command::Publish(options) => publish::run(options).await,
+        Command::Completions(options) => completions::run(&options),
         Command::Openapi => Ok(out::write(document::text())?),
         Command::Topics(Topics::Create { config, sources }) => {
             create_topics(&Config::load(&config)?, sources).await
@@ -231,9 +256,27 @@ fn load(path: Option<PathBuf>) -> anyhow::Result<Config> {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+/// What runs in an instance.
+#[derive(Debug, Clone, Copy)]
+enum Rooms {
+    All,
+    Api,
+}
+
+async fn start(config: Config, rooms: Rooms) -> anyhow::Result<App> {
+    let metrics = telemetry::install_metrics()?;
+    match rooms {
+        Rooms::All => App::start(config, metrics).await,
+        Rooms::Api => App::start_api(config, metrics).await,
+    }
+}
+
+async fn serve(config: Config, rooms: Rooms) -> anyhow::Result<()> {
     let deadline = config.drain_deadline;
-    let shards = config.shard_count();
+    let shards = match rooms {
+        Rooms::All => config.shard_count(),
+        Rooms::Api => 0,
+    };
     let log = match &config.log {
         LogUrl::Embedded(dir) => format!("embedded in {}", dir.display()),
         LogUrl::Kafka(servers) => format!("Kafka at {servers}"),
@@ -242,7 +285,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // in the middle of whatever it does.
     let mut stop = std::pin::pin!(stop_signal()?);
     let app = tokio::select! {
-        started = App::start(config, telemetry::install_metrics()?) => started?,
+        started = start(config, rooms) => started?,
         () = &mut stop => {
             tracing::info!("stopped before it ran");
             return Ok(());

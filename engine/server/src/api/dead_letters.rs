@@ -75,6 +75,9 @@ pub struct Listing {
 
 /// What to redrive.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(examples(json!({
+    "filter": {"tenant": "acme", "cause": "exhausted", "since": "24h"},
+})))]
 #[serde(deny_unknown_fields)]
 struct Redrive {
     #[serde(default)]
@@ -82,7 +85,7 @@ struct Redrive {
     /// Every one; otherwise a filter says which.
     #[serde(default)]
     all: bool,
-    #[schema(schema_with = values::page_limit::<REDRIVE_PAGE_MAX, REDRIVE_PAGE_MAX>)]
+    #[schema(schema_with = values::body_limit::<REDRIVE_PAGE_MAX, REDRIVE_PAGE_MAX>)]
     limit: Option<usize>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
@@ -104,12 +107,10 @@ struct Shown {
     cause: &'static str,
     detail: String,
     /// Where the event was first read.
-    #[schema(required = true)]
     origin: Option<Place>,
     /// Whether its delivery can be brought again.
     redrivable: bool,
     /// `null` when the record never became an event.
-    #[schema(required = true)]
     delivery: Option<Undelivered>,
 }
 
@@ -124,17 +125,14 @@ struct Place {
 /// The delivery that was given up.
 #[derive(Debug, Serialize, ToSchema)]
 struct Undelivered {
-    #[schema(required = true)]
     id: Option<String>,
     tenant: String,
-    #[schema(required = true)]
     endpoint: Option<String>,
     event: String,
     #[serde(rename = "type")]
     event_type: String,
     attempts: u32,
     /// `null` when the last attempt got no response.
-    #[schema(required = true)]
     last_status: Option<u32>,
     last_cause: String,
 }
@@ -148,7 +146,6 @@ struct Redriven {
     skipped: Skipped,
     has_more: bool,
     /// For the next page; `null` on the last one.
-    #[schema(required = true)]
     next_cursor: Option<String>,
 }
 

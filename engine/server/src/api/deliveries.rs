@@ -34,12 +34,13 @@ pub use list::Listing;
 pub(super) use list::{Entry, add, judge};
 use record::{Recorded, recorded, trace};
 
-/// The attempts of one delivery.
+/// A delivery's attempts.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryAttempts)]
 struct Attempts {
+    /// In the order they were made.
     data: Vec<record::Shown>,
-    /// What ended the look before all were seen.
-    #[schema(required = true)]
+    /// What ended the look before all were found; `null` when all were.
     ended_by: Option<Bound>,
 }
 
@@ -54,10 +55,6 @@ pub async fn find_delivery(api: &Api, id: DeliveryId) -> Result<Found, Problem> 
 }
 
 /// Lists deliveries by their attempts, the last attempt first.
-///
-/// An entry says what the attempts say that were looked at, from the end of the log back, within
-/// bounds of bytes and time; `scanned` says how far. A delivery whose attempts lie further apart
-/// can be listed again, by its older ones.
 #[utoipa::path(
     get,
     path = "/v1/deliveries",
@@ -77,11 +74,7 @@ pub async fn list(
     list::page(&api, listing).await
 }
 
-/// Lists a tenant's deliveries by their attempts, the last attempt first.
-///
-/// An entry says what the attempts say that were looked at, from the end of the log back, within
-/// bounds of bytes and time; `scanned` says how far. A delivery whose attempts lie further apart
-/// can be listed again, by its older ones.
+/// Lists deliveries by their attempts of one tenant, the last attempt first.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/deliveries",
@@ -103,7 +96,7 @@ pub async fn list_of_tenant(
     list::page(&api, listing.of_tenant(tenant)?).await
 }
 
-/// Shows how one delivery stands, and why.
+/// One delivery: how it stands, and why.
 #[utoipa::path(
     get,
     path = "/v1/deliveries/{delivery}",
@@ -112,7 +105,6 @@ pub async fn list_of_tenant(
     responses(
         (status = 200, description = "The delivery.", body = show::Delivery),
         codes::Invalid,
-        codes::NotFound,
         codes::Unavailable,
     ),
 )]
@@ -123,7 +115,7 @@ pub async fn show(
     show::answer(&api, None, read_id(&id)?).await
 }
 
-/// Shows how one delivery of a tenant's stands, and why.
+/// One delivery of one tenant: how it stands, and why.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/deliveries/{delivery}",
@@ -132,7 +124,6 @@ pub async fn show(
     responses(
         (status = 200, description = "The delivery.", body = show::Delivery),
         codes::Invalid,
-        codes::NotFound,
         codes::Unavailable,
     ),
 )]
@@ -143,7 +134,7 @@ pub async fn show_of_tenant(
     show::answer(&api, Some(&tenant), read_id(&id)?).await
 }
 
-/// Lists the attempts of one delivery, in the order they were made.
+/// The attempts of one delivery, in the order they were made.
 #[utoipa::path(
     get,
     path = "/v1/deliveries/{delivery}/attempts",
@@ -152,7 +143,6 @@ pub async fn show_of_tenant(
     responses(
         (status = 200, description = "The attempts.", body = Attempts),
         codes::Invalid,
-        codes::NotFound,
         codes::Unavailable,
     ),
 )]
@@ -163,7 +153,7 @@ pub async fn attempts(
     attempts_answer(&api, None, read_id(&id)?).await
 }
 
-/// Lists the attempts of one delivery of a tenant's, in the order they were made.
+/// The attempts of one delivery of one tenant, in the order they were made.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/deliveries/{delivery}/attempts",
@@ -172,7 +162,6 @@ pub async fn attempts(
     responses(
         (status = 200, description = "The attempts.", body = Attempts),
         codes::Invalid,
-        codes::NotFound,
         codes::Unavailable,
     ),
 )]
@@ -183,7 +172,7 @@ pub async fn attempts_of_tenant(
     attempts_answer(&api, Some(&tenant), read_id(&id)?).await
 }
 
-/// Shows one attempt.
+/// One attempt.
 #[utoipa::path(
     get,
     path = "/v1/attempts/{attempt}",
@@ -192,7 +181,6 @@ pub async fn attempts_of_tenant(
     responses(
         (status = 200, description = "The attempt.", body = record::Shown),
         codes::Invalid,
-        codes::NotFound,
         codes::Unavailable,
     ),
 )]
@@ -203,7 +191,7 @@ pub async fn attempt(
     attempt_answer(&api, None, &id).await
 }
 
-/// Shows one attempt of a tenant's.
+/// One attempt of one tenant.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/attempts/{attempt}",
@@ -212,7 +200,6 @@ pub async fn attempt(
     responses(
         (status = 200, description = "The attempt.", body = record::Shown),
         codes::Invalid,
-        codes::NotFound,
         codes::Unavailable,
     ),
 )]

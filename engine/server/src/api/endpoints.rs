@@ -39,6 +39,10 @@ pub(in crate::api) use change::{Place, answer_asked};
 
 /// What a new endpoint is made of, and all of it that can be changed.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[schema(examples(json!({
+    "url": "https://example.com/hooks", "uid": "billing", "event_types": ["invoice.*"],
+    "timeout": "20s",
+})))]
 #[serde(deny_unknown_fields)]
 struct NewEndpoint {
     /// Where its events go: `https://` to a public address, unless `[egress]`
@@ -149,7 +153,7 @@ struct Shown {
     #[schema(value_type = Vec<values::TypePattern>)]
     exclude_event_types: Vec<String>,
     signing: Chosen,
-    #[schema(value_type = Option<values::Filter>, required = true)]
+    #[schema(value_type = Option<values::Filter>)]
     filter: Option<Box<RawValue>>,
     max_in_flight: u32,
     #[schema(value_type = values::Duration)]

@@ -27,7 +27,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::body::Whole;
 use super::document::codes;
-use super::document::values::{Envelope, IdempotencyKey};
+use super::document::values::{Envelope, EventHeaders};
 use super::problem::{Problem, Segments};
 use crate::clock::random_seed;
 use crate::ingest::decode::{headers_of, record_of};
@@ -66,12 +66,12 @@ pub struct Accepted {
     path = "/v1/tenants/{tenant}/events",
     operation_id = "publish_event",
     tag = "Events",
-    params(IdempotencyKey),
+    params(EventHeaders),
     request_body(
         content(
             (Envelope = "application/json"),
             (serde_json::Value = "application/cloudevents+json"),
-            (Vec<u8> = "*/*"),
+            (serde_json::Value = "*/*"),
         ),
         description = "An envelope, a CloudEvent, or any body with the routing headers.",
     ),
@@ -267,15 +267,4 @@ fn read(
         .decoder
         .decode_or(&nowhere, &record, |_| ByteString::from(id))?;
     Ok(event)
-}
-
-/// The text that bytes are, but for a character that was cut in two.
-fn readable(bytes: &[u8]) -> Option<&str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Some(text),
-        Err(error) if error.error_len().is_none() => {
-            std::str::from_utf8(&bytes[..error.valid_up_to()]).ok()
-        }
-        Err(_) => None,
-    }
 }

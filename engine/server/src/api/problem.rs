@@ -73,6 +73,11 @@ impl Problem {
         }
     }
 
+    /// What it is, for a program.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// A request that is wrong in one field.
     pub fn invalid(param: &'static str, detail: impl Into<String>) -> Self {
         Self {
@@ -150,6 +155,24 @@ impl Problem {
             StatusCode::FORBIDDEN,
             "forbidden",
             format!("this needs {wanted}"),
+        )
+    }
+
+    /// Sent here under a name this API does not go by.
+    pub fn misdirected() -> Self {
+        Self::of(
+            StatusCode::MISDIRECTED_REQUEST,
+            "misdirected",
+            "`host`: expected an address, `localhost` or one of `http.hosts`",
+        )
+    }
+
+    /// Sent by a page of somebody else's.
+    pub fn foreign_origin() -> Self {
+        Self::of(
+            StatusCode::FORBIDDEN,
+            "foreign_origin",
+            "`origin`: expected an address, `localhost` or one of `http.hosts`",
         )
     }
 

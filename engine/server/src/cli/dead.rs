@@ -1,6 +1,5 @@
 //! `posthaste dead`.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::client::{Client, Server};
 use super::endpoints::{encode, text};
+use super::progress::Progress;
 use super::{out, table};
 
 const PATH: &str = "/v1/dead_letters";
@@ -257,7 +257,7 @@ impl Done {
 
 async fn redrive(options: Redrive) -> anyhow::Result<()> {
     let mut client = Client::connect(&options.server).await?;
-    let progress = std::io::stderr().is_terminal() && !options.json;
+    let progress = Progress::new(None, options.json);
     let filter: serde_json::Map<_, _> = options
         .filter
         .pairs()
@@ -282,10 +282,7 @@ async fn redrive(options: Redrive) -> anyhow::Result<()> {
             .await
             .with_context(|| stopped(&done, &body["cursor"]))?;
         done.add(&page);
-        if progress {
-            eprint!("\r{} ", done.words(options.dry_run));
-            std::io::stderr().flush()?;
-        }
+        progress.set(done.redriven, done.words(options.dry_run));
         if page["next_cursor"].is_null() {
             break;
         }
@@ -294,9 +291,7 @@ async fn redrive(options: Redrive) -> anyhow::Result<()> {
             sleep_until(started + time_for(done.redriven, rate)).await;
         }
     }
-    if progress {
-        eprint!("\r");
-    }
+    drop(progress);
     if options.json {
         out::line(format_args!("{:#}", done.json(options.dry_run)))?;
     } else {

@@ -5,6 +5,7 @@
 #[macro_use]
 mod contract;
 mod access;
+mod alone;
 mod cli;
 mod concurrent;
 mod dead;
@@ -14,9 +15,11 @@ mod embedded;
 mod filters;
 mod kafka;
 mod leaks;
+mod listen;
 mod ordered;
 mod outage;
 mod receiver;
 mod refusals;
+mod replay;
 mod secrets;
 mod verification;

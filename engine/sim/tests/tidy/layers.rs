@@ -17,7 +17,7 @@ const fn layer(module: &'static str, may_use: &'static [&'static str]) -> Layer 
 }
 
 /// From the ground up: a module may use only what stands above it here.
-const CORE: [Layer; 27] = [
+const CORE: [Layer; 28] = [
     // Numbers, words and bounds, for everybody.
     layer("limits", &[]),
     layer("rng", &[]),
@@ -87,18 +87,45 @@ const CORE: [Layer; 27] = [
             "retry", "rng", "time", "timers",
         ],
     ),
-    // An owner hears of its deliveries by outcome and decides by retry.
+    // What an operation brings again: events as lane records, dead letters by
+    // the names of their causes.
+    layer(
+        "replay",
+        &[
+            "content",
+            "delivery",
+            "endpoint",
+            "event",
+            "id",
+            "operation",
+            "shard",
+            "time",
+        ],
+    ),
+    // An owner hears of its deliveries by outcome, decides by retry, and carries
+    // operations out.
     layer(
         "lane",
         &[
-            "breaker", "delivery", "gate", "id", "limits", "outcome", "registry", "retry", "rng",
-            "time", "timers",
+            "breaker",
+            "delivery",
+            "gate",
+            "id",
+            "limits",
+            "operation",
+            "outcome",
+            "rate",
+            "registry",
+            "retry",
+            "rng",
+            "time",
+            "timers",
         ],
     ),
 ];
 
 /// The rooms, from the ground up.
-const SERVER: [Layer; 18] = [
+const SERVER: [Layer; 19] = [
     layer("clock", &[]),
     layer("telemetry", &[]),
     layer("log", &["clock"]),
@@ -162,6 +189,7 @@ const SERVER: [Layer; 18] = [
             "telemetry",
         ],
     ),
+    layer("listen", &["config"]),
     layer("shutdown", &["clock", "config", "telemetry"]),
     layer(
         "app",
@@ -175,6 +203,7 @@ const SERVER: [Layer; 18] = [
             "dispatch",
             "inbound",
             "ingest",
+            "listen",
             "log",
             "owner",
             "send",

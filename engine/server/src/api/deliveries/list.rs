@@ -29,7 +29,7 @@ use crate::log::LogError;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Listing {
-    /// Of that tenant alone; not where the path names one.
+    /// Of that tenant alone.
     #[param(nullable = false)]
     tenant: Option<String>,
     /// An endpoint's id; its uid where the tenant is named.
@@ -38,16 +38,16 @@ pub struct Listing {
     /// Of events of that type.
     #[param(nullable = false)]
     event_type: Option<String>,
-    /// Of the event of that id.
+    /// Of that event.
     #[param(nullable = false)]
     event: Option<String>,
     /// That stand so.
-    #[param(inline, nullable = false)]
-    status: Option<Status>,
-    /// Whose last attempt failed for this.
     #[param(nullable = false)]
+    status: Option<Status>,
+    /// Whose last attempt failed so.
+    #[param(inline, value_type = Option<values::ErrorCode>, nullable = false)]
     error_code: Option<String>,
-    /// With attempts made not before then.
+    /// With attempts made since then: a UTC time, or how long ago.
     #[param(value_type = Option<values::Moment>, nullable = false)]
     since: Option<String>,
     /// … and before then.
@@ -113,20 +113,14 @@ pub(in crate::api) struct Entry {
     status: Status,
     /// Attempts made, those that failed on our side left out.
     attempts: u32,
-    /// `null` when the last attempt got no response.
-    #[schema(required = true)]
     last_status: Option<u32>,
-    /// `null` when it was delivered.
-    #[schema(required = true)]
     error: Option<Failure>,
-    #[schema(value_type = values::FineTime)]
+    #[schema(value_type = values::Time)]
     first_attempt_at: String,
-    #[schema(value_type = values::FineTime)]
+    #[schema(value_type = values::Time)]
     last_attempt_at: String,
-    /// `null` where there is none, or it was decided later: the delivery tells.
-    #[schema(value_type = Option<values::FineTime>, required = true)]
+    #[schema(value_type = Option<values::Time>)]
     next_attempt_at: Option<String>,
-    #[schema(required = true)]
     dead_letter: Option<Letter>,
     origin: Place,
 }
@@ -138,9 +132,24 @@ pub(in crate::api) struct Place {
     topic: String,
     partition: u32,
     offset: u64,
-    /// The time of its record.
-    #[schema(value_type = values::FineTime)]
+    #[schema(value_type = values::Time)]
     at: String,
+}
+
+/// How far a look came.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveriesScanned)]
+struct Scanned {
+    /// The attempts made since then were looked at; `null` when all there are.
+    #[schema(value_type = Option<values::Time>)]
+    since: Option<String>,
+    #[schema(value_type = values::Time)]
+    until: String,
+    /// What ended the look before it had seen all; `next_cursor` goes on.
+    ended_by: Option<Bound>,
+    /// Whether all dead letters written since were looked at: otherwise one that
+    /// is `failing` here may be given up.
+    dead_letters: bool,
 }
 
 /// A page of deliveries.
@@ -150,26 +159,8 @@ pub(super) struct Deliveries {
     data: Vec<Entry>,
     has_more: bool,
     /// For the next page; `null` on the last one.
-    #[schema(required = true)]
     next_cursor: Option<String>,
     scanned: Scanned,
-}
-
-/// How far a look came.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = DeliveriesScanned)]
-struct Scanned {
-    /// The attempts made since then were looked at; `null` when all there are.
-    #[schema(value_type = Option<values::FineTime>, required = true)]
-    since: Option<String>,
-    #[schema(value_type = values::FineTime)]
-    until: String,
-    /// What ended the look before it had seen all; `next_cursor` goes on.
-    #[schema(required = true)]
-    ended_by: Option<Bound>,
-    /// Whether all dead letters written since were looked at: otherwise one that
-    /// is `failing` here may be given up.
-    dead_letters: bool,
 }
 
 impl From<&Origin> for Place {

@@ -41,7 +41,6 @@ pub(in crate::api) struct Shown {
     id: String,
     delivery: String,
     tenant: String,
-    #[schema(required = true)]
     endpoint: Option<String>,
     event: String,
     #[serde(rename = "type")]
@@ -49,34 +48,26 @@ pub(in crate::api) struct Shown {
     /// From 1; one that failed on our side is not counted, so its number comes
     /// again.
     number: u32,
-    /// Why it was made: `initial`, `retry`, or `resend` where the delivery was
-    /// brought again.
+    /// Why it was made.
     trigger: &'static str,
-    #[schema(value_type = values::FineTime)]
+    #[schema(value_type = values::Time)]
     at: String,
     duration_us: u64,
     /// `null` without a response.
-    #[schema(required = true)]
     status: Option<u32>,
     /// `null` when it was delivered.
-    #[schema(required = true)]
     error: Option<Failure>,
-    /// `null` where there is none, or it was decided later: the delivery tells.
-    #[schema(value_type = Option<values::FineTime>, required = true)]
+    /// `null` where there is none, or only the endpoint's owner knows.
+    #[schema(value_type = Option<values::Time>)]
     next_attempt_at: Option<String>,
     /// The response's first bytes.
-    #[schema(required = true)]
     response_excerpt: Option<String>,
 }
 
 /// What went wrong, and who has to act.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-#[schema(as = AttemptError)]
 pub(in crate::api) struct Failure {
     pub(in crate::api) code: String,
-    /// `receiver`, `network`, `sender` or `policy`; `null` of a code of a newer
-    /// version.
-    #[schema(required = true)]
     blame: Option<&'static str>,
     pub(in crate::api) text: &'static str,
 }

@@ -55,20 +55,12 @@ pub(super) struct Delivery {
     status: Status,
     /// The status in words.
     why: String,
-    #[schema(value_type = Option<values::FineTime>, required = true)]
+    #[schema(value_type = Option<values::Time>)]
     next_attempt_at: Option<String>,
-    /// Attempts made, those that failed on our side left out.
     attempts: u32,
-    /// `null` when the last attempt got no response.
-    #[schema(required = true)]
     last_status: Option<u32>,
-    /// What the last attempt failed for.
-    #[schema(required = true)]
     error: Option<Failure>,
-    /// Not looked at once it is delivered.
-    #[schema(required = true)]
     lane: Option<Lane>,
-    #[schema(required = true)]
     dead_letter: Option<Letter>,
     /// The attempts on record, in the order they were made.
     history: Vec<Shown>,
@@ -77,21 +69,16 @@ pub(super) struct Delivery {
 
 /// What the lane says of it.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = LanePlace)]
+#[schema(as = DeliveryInLane)]
 struct Lane {
-    /// `absent`, `owed`, `held`, `settled` or `unknown`.
     state: &'static str,
     partition: u32,
     /// Of its record, where it has one.
-    #[schema(required = true)]
     offset: Option<u64>,
-    /// Why it is there, such as `retry` or `gate`.
-    #[schema(required = true)]
     reason: Option<&'static str>,
-    /// When it came there.
-    #[schema(value_type = Option<values::FineTime>, required = true)]
+    #[schema(value_type = Option<values::Time>)]
     since: Option<String>,
-    #[schema(value_type = Option<values::FineTime>, required = true)]
+    #[schema(value_type = Option<values::Time>)]
     due_at: Option<String>,
 }
 
@@ -100,7 +87,6 @@ struct Lane {
 #[schema(as = DeliveryScanned)]
 struct Scanned {
     /// What ended the look at attempts before all were seen.
-    #[schema(required = true)]
     attempts_ended_by: Option<Bound>,
     lane: bool,
     dead_letters: bool,

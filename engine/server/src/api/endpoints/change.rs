@@ -362,12 +362,20 @@ fn based(
     headers: &HeaderMap,
     body: Option<&mut Map<String, Value>>,
 ) -> Result<Option<u64>, Problem> {
-    let in_body = body.and_then(|body| body.remove("version"));
-    if let Some(version) = in_body {
-        let version = version.as_u64();
-        let wanted = || Problem::invalid("version", "expected the `version` of an answer");
-        return version.map(Some).ok_or_else(wanted);
-    }
+    let tagged = tagged(headers)?;
+    let Some(in_body) = body.and_then(|body| body.remove("version")) else {
+        return Ok(tagged);
+    };
+    let version = in_body.as_u64();
+    let fits = version.filter(|version| tagged.is_none_or(|tagged| tagged == *version));
+    let wanted = || {
+        let wanted = "expected the `version` of an answer, and the one `if-match` names";
+        Problem::invalid("version", wanted)
+    };
+    fits.map(Some).ok_or_else(wanted)
+}
+
+fn tagged(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let Some(tag) = headers.get(header::IF_MATCH) else {
         return Ok(None);
     };

@@ -36,17 +36,17 @@ use crate::log::{LogError, Record, TopicPartition};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Listing {
-    /// Of that tenant alone; not where the path names one.
+    /// Of that tenant alone.
     #[param(nullable = false)]
     tenant: Option<String>,
     /// Of that type.
     #[serde(rename = "type")]
     #[param(nullable = false)]
     event_type: Option<String>,
-    /// Not before then, by the time of the record.
+    /// By their records' times: a UTC time, or how long ago.
     #[param(value_type = Option<values::Moment>, nullable = false)]
     since: Option<String>,
-    /// Before then.
+    /// … and before then.
     #[param(value_type = Option<values::Moment>, nullable = false)]
     until: Option<String>,
     #[param(schema_with = values::page_limit::<LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX>)]
@@ -61,13 +61,13 @@ pub struct Listing {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Lookup {
-    /// Of that tenant alone; not where the path names one.
+    /// Of that tenant alone.
     #[param(nullable = false)]
     tenant: Option<String>,
-    /// Not before then.
+    /// Look no further back, where the id does not tell: a UTC time, or how long ago.
     #[param(value_type = Option<values::Moment>, nullable = false)]
     since: Option<String>,
-    /// Before then.
+    /// … and only before then.
     #[param(value_type = Option<values::Moment>, nullable = false)]
     until: Option<String>,
 }
@@ -80,37 +80,12 @@ struct Item {
     tenant: String,
     #[serde(rename = "type")]
     event_type: String,
-    /// The time of its record.
-    #[schema(value_type = values::FineTime)]
+    #[schema(value_type = values::Time)]
     at: String,
     topic: String,
     partition: u32,
     offset: u64,
     body_bytes: usize,
-}
-
-/// A page of events.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = EventPage)]
-struct Events {
-    data: Vec<Item>,
-    has_more: bool,
-    /// For the next page; `null` on the last one.
-    #[schema(required = true)]
-    next_cursor: Option<String>,
-    scanned: Scanned,
-}
-
-/// How far a look at events came.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = EventsScanned)]
-struct Scanned {
-    /// Events since then were looked at; `null` when all there are.
-    #[schema(value_type = Option<values::FineTime>, required = true)]
-    since: Option<String>,
-    /// What ended the look before it had seen all; `next_cursor` goes on.
-    #[schema(required = true)]
-    ended_by: Option<Bound>,
 }
 
 /// An event as it is shown.
@@ -120,15 +95,11 @@ struct Shown {
     #[serde(flatten)]
     item: Item,
     content_type: String,
-    #[schema(required = true)]
     ordering_key: Option<String>,
-    /// Of its record.
     headers: Vec<Header>,
     /// The first bytes of the body, where they are text …
-    #[schema(required = true)]
     body: Option<String>,
     /// … and where they are not.
-    #[schema(required = true)]
     body_base64: Option<String>,
     body_truncated: bool,
     /// Deliveries with attempts on record.
@@ -136,23 +107,44 @@ struct Shown {
     /// Deliveries to endpoints that want it as they are now, without any.
     not_attempted: Vec<NotAttempted>,
     /// What ended the look at attempts before all were seen.
-    #[schema(required = true)]
     ended_by: Option<Bound>,
 }
 
-/// A header of a record.
+/// A header of an event's record.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = EventHeader)]
+#[schema(as = RecordHeader)]
 struct Header {
     name: String,
     value: String,
 }
 
-/// A delivery without an attempt on record.
+/// A delivery without attempts on record.
 #[derive(Debug, Serialize, ToSchema)]
 struct NotAttempted {
     id: String,
     endpoint: String,
+}
+
+/// A page of events.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventPage)]
+struct Events {
+    data: Vec<Item>,
+    has_more: bool,
+    /// For the next page; `null` on the last one.
+    next_cursor: Option<String>,
+    scanned: Scanned,
+}
+
+/// How far a look came.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventsScanned)]
+struct Scanned {
+    /// What came since then was looked at; `null` when all there is.
+    #[schema(value_type = Option<values::Time>)]
+    since: Option<String>,
+    /// What ended the look before it had seen all; `next_cursor` goes on.
+    ended_by: Option<Bound>,
 }
 
 /// An event and its record.
@@ -169,8 +161,6 @@ struct Range {
 }
 
 /// Lists events, the newest first.
-///
-/// The log is looked through from its end, within bounds of bytes and time; `scanned` says how far.
 #[utoipa::path(
     get,
     path = "/v1/events",
@@ -190,9 +180,7 @@ pub async fn list(
     page(&api, listing).await
 }
 
-/// Lists a tenant's events, the newest first.
-///
-/// The log is looked through from its end, within bounds of bytes and time; `scanned` says how far.
+/// Lists events of one tenant, the newest first.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/events",
@@ -215,10 +203,7 @@ pub async fn list_of_tenant(
     page(&api, listing).await
 }
 
-/// Shows one event, and what became of it.
-///
-/// An id that Posthaste made tells where to look for it. For any other the newest events are looked
-/// through first; `since` and `until` narrow that.
+/// One event, and what became of it.
 #[utoipa::path(
     get,
     path = "/v1/events/{event}",
@@ -228,7 +213,6 @@ pub async fn list_of_tenant(
     responses(
         (status = 200, description = "The event.", body = Shown),
         codes::Invalid,
-        codes::NotFound,
         codes::Unavailable,
     ),
 )]
@@ -240,10 +224,7 @@ pub async fn show(
     answer(&api, &id, lookup).await
 }
 
-/// Shows one event of a tenant's, and what became of it.
-///
-/// An id that Posthaste made tells where to look for it. For any other the newest events are looked
-/// through first; `since` and `until` narrow that.
+/// One event of one tenant, and what became of it.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/events/{event}",
@@ -253,7 +234,6 @@ pub async fn show(
     responses(
         (status = 200, description = "The event.", body = Shown),
         codes::Invalid,
-        codes::NotFound,
         codes::Unavailable,
     ),
 )]
@@ -446,7 +426,7 @@ impl Found {
         let (entries, _) = judge(api, gathered).await?;
         let event = &self.event;
         let shown = &event.body[..event.body.len().min(EVENT_SHOWN_BYTES_MAX)];
-        let text = super::readable(shown);
+        let text = readable(shown);
         let key = &event.ordering_key;
         Ok(Shown {
             item: self.item(),
@@ -492,5 +472,16 @@ impl Found {
         let there = there.filter(|endpoint| endpoint.created_at <= came);
         let delivery = |id| (delivery_id(&event.origin, id, &[]), id);
         there.map(|endpoint| delivery(endpoint.id)).collect()
+    }
+}
+
+/// The text that bytes are, but for a character that was cut in two.
+fn readable(bytes: &[u8]) -> Option<&str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Some(text),
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&bytes[..error.valid_up_to()]).ok()
+        }
+        Err(_) => None,
     }
 }

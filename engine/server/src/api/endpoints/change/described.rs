@@ -44,6 +44,8 @@ fn changing(is_patch: bool) -> RefOr<Schema> {
     };
     object.description = None;
     if is_patch {
+        let example = serde_json::json!({"timeout": "20s", "description": null});
+        object.examples = vec![example];
         object.required.clear();
         for schema in object.properties.values_mut() {
             *schema = nullable(schema.clone());
