@@ -127,12 +127,6 @@ named! {
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
         .examples(["2026-01-31T08:00:00Z"])
         .build();
-    /// A UTC time, to the millisecond.
-    FineTime = ObjectBuilder::new()
-        .schema_type(Type::String)
-        .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
-        .examples(["2026-01-31T08:00:00.250Z"])
-        .build();
     /// A number and a unit: `500ms`, `15s`, `10m`, `24h`.
     Duration = text("^[0-9]+(ms|s|m|h)$", "15s");
     /// A UTC time, or how long ago.
