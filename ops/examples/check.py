@@ -274,6 +274,26 @@ def github_like(engine):
     known_by_either(engine, receiver, system, new)
     by = [receiver.taken(id)[0].get("by") for id in ("evt_rotated_old", "evt_rotated_new")]
     expect(by == ["previous", None], "the older by X-Hub-Signature-256-Previous")
+    comes_again_when_asked(engine, receiver, new)
+
+
+def comes_again_when_asked(engine, receiver, secret):
+    """GitHub's redelivery: what a receiver refused is kept, and comes again once somebody says so."""
+    receiver.knows([new_secret("github-like")])
+    engine.publish_one("github-like", "push-refused")
+    of_tenant = ["--tenant", "github-like", "--json"]
+    until = time.monotonic() + PATIENCE_S
+    while "push-refused" not in engine.run("posthaste", "dead", "list", *of_tenant):
+        if time.monotonic() > until:
+            raise Wrong(f"what is refused is kept: not within {PATIENCE_S} s")
+        time.sleep(0.1)
+    receiver.knows([secret])
+    engine.run("posthaste", "dead", "redrive", *of_tenant)
+    first, again = receiver.taken("push-refused")
+    expect((first["status"], first["verified"]) == (400, False), "what is refused with a 400 is kept at once")
+    expect(again["verified"], "redelivered when somebody says so it is verified")
+    name = "x-github-delivery"
+    expect(first["headers"][name] == again["headers"][name], "with the same X-GitHub-Delivery")
 
 
 def slack_like(engine):
