@@ -2,7 +2,7 @@
 //! code, and nothing told; and no secret in any answer but the one that made it,
 //! in the logs, or in the folder.
 //!
-//! The routes are read from the source, so that none is forgotten.
+//! The routes are read from the API's description, so that none is forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -24,7 +24,7 @@ pub(super) struct Letter {
     #[schema(value_type = values::DeadCause)]
     pub(super) cause: &'static str,
     pub(super) detail: String,
-    #[schema(value_type = values::FineTime)]
+    #[schema(value_type = values::Time)]
     at: String,
     /// Made when it was given up.
     pub(super) attempts: u32,

@@ -119,12 +119,12 @@ pub(in crate::api) struct Entry {
     /// `null` when it was delivered.
     #[schema(required = true)]
     error: Option<Failure>,
-    #[schema(value_type = values::FineTime)]
+    #[schema(value_type = values::Time)]
     first_attempt_at: String,
-    #[schema(value_type = values::FineTime)]
+    #[schema(value_type = values::Time)]
     last_attempt_at: String,
     /// `null` where there is none, or it was decided later: the delivery tells.
-    #[schema(value_type = Option<values::FineTime>, required = true)]
+    #[schema(value_type = Option<values::Time>, required = true)]
     next_attempt_at: Option<String>,
     #[schema(required = true)]
     dead_letter: Option<Letter>,
@@ -139,7 +139,7 @@ pub(in crate::api) struct Place {
     partition: u32,
     offset: u64,
     /// The time of its record.
-    #[schema(value_type = values::FineTime)]
+    #[schema(value_type = values::Time)]
     at: String,
 }
 
@@ -160,9 +160,9 @@ pub(super) struct Deliveries {
 #[schema(as = DeliveriesScanned)]
 struct Scanned {
     /// The attempts made since then were looked at; `null` when all there are.
-    #[schema(value_type = Option<values::FineTime>, required = true)]
+    #[schema(value_type = Option<values::Time>, required = true)]
     since: Option<String>,
-    #[schema(value_type = values::FineTime)]
+    #[schema(value_type = values::Time)]
     until: String,
     /// What ended the look before it had seen all; `next_cursor` goes on.
     #[schema(required = true)]

@@ -52,7 +52,7 @@ pub(in crate::api) struct Shown {
     /// Why it was made: `initial`, `retry`, or `resend` where the delivery was
     /// brought again.
     trigger: &'static str,
-    #[schema(value_type = values::FineTime)]
+    #[schema(value_type = values::Time)]
     at: String,
     duration_us: u64,
     /// `null` without a response.
@@ -62,7 +62,7 @@ pub(in crate::api) struct Shown {
     #[schema(required = true)]
     error: Option<Failure>,
     /// `null` where there is none, or it was decided later: the delivery tells.
-    #[schema(value_type = Option<values::FineTime>, required = true)]
+    #[schema(value_type = Option<values::Time>, required = true)]
     next_attempt_at: Option<String>,
     /// The response's first bytes.
     #[schema(required = true)]

@@ -55,7 +55,7 @@ pub(super) struct Delivery {
     status: Status,
     /// The status in words.
     why: String,
-    #[schema(value_type = Option<values::FineTime>, required = true)]
+    #[schema(value_type = Option<values::Time>, required = true)]
     next_attempt_at: Option<String>,
     /// Attempts made, those that failed on our side left out.
     attempts: u32,
@@ -89,9 +89,9 @@ struct Lane {
     #[schema(required = true)]
     reason: Option<&'static str>,
     /// When it came there.
-    #[schema(value_type = Option<values::FineTime>, required = true)]
+    #[schema(value_type = Option<values::Time>, required = true)]
     since: Option<String>,
-    #[schema(value_type = Option<values::FineTime>, required = true)]
+    #[schema(value_type = Option<values::Time>, required = true)]
     due_at: Option<String>,
 }
 

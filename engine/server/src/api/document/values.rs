@@ -1,9 +1,7 @@
 //! Values that bodies and parameters are made of, as the document has them.
 
 use posthaste_core::access;
-use posthaste_core::limits::{
-    EVENT_TYPE_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, ORDERING_KEY_BYTES_MAX, TENANT_BYTES_MAX,
-};
+use posthaste_core::limits::{EVENT_TYPE_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, TENANT_BYTES_MAX};
 use posthaste_core::outcome::Cause;
 use posthaste_core::shard::DEAD_CAUSES;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
@@ -224,16 +222,13 @@ impl IntoParams for EventHeaders {
         let routed =
             |says| format!("{says}, for a body that does not say it (`[ingest.headers]`).");
         let names = HeaderNames::default();
-        // An empty one is none.
-        let key = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .max_length(Some(ORDERING_KEY_BYTES_MAX))
-            .build();
+        // An empty one is none, and blanks around one are not it: no bounds.
+        let any = || ObjectBuilder::new().schema_type(Type::String).build();
         vec![
             idempotency_key(says),
-            header(&names.event_type, &routed("The event's type"), segment()),
-            header(&names.id, &routed("Its id"), segment()),
-            header(&names.ordering_key, &routed("Its ordering key"), key),
+            header(&names.event_type, &routed("The event's type"), any()),
+            header(&names.id, &routed("Its id"), any()),
+            header(&names.ordering_key, &routed("Its ordering key"), any()),
         ]
     }
 }

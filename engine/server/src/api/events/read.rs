@@ -78,7 +78,7 @@ struct Item {
     #[serde(rename = "type")]
     event_type: String,
     /// The time of its record.
-    #[schema(value_type = values::FineTime)]
+    #[schema(value_type = values::Time)]
     at: String,
     topic: String,
     partition: u32,
@@ -103,7 +103,7 @@ struct Events {
 #[schema(as = EventsScanned)]
 struct Scanned {
     /// Events since then were looked at; `null` when all there are.
-    #[schema(value_type = Option<values::FineTime>, required = true)]
+    #[schema(value_type = Option<values::Time>, required = true)]
     since: Option<String>,
     /// What ended the look before it had seen all; `next_cursor` goes on.
     #[schema(required = true)]
