@@ -100,6 +100,15 @@ pub const OPERATION_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 pub const OPERATION_RANGES_MAX: usize = 4_096;
 /// Deliveries one names.
 pub const OPERATION_OFFSETS_MAX: usize = 10_000;
+/// Why an operator disables an endpoint, in their words.
+pub const DISABLED_REASON_BYTES_MAX: usize = 256;
+/// Deliveries a replay or a redrive writes a second unless the request says
+/// otherwise: what most endpoints take beside what comes …
+pub const REPLAY_RATE_DEFAULT: u32 = 500;
+/// … and at most.
+pub const REPLAY_RATE_MAX: u32 = 100_000;
+/// Endpoints one request to redrive begins with; further ones are the next's.
+pub const REDRIVE_OPERATIONS_MAX: usize = 100;
 
 /// Deliveries waiting for one endpoint in memory; past it they go to the lane.
 pub const QUEUE_ITEMS_MAX: usize = 256;
@@ -341,9 +350,6 @@ pub const DEAD_RECORD_BYTES_MAX: usize = 256 * 1024;
 pub const DEAD_PAGE_DEFAULT: usize = 50;
 /// Most on one page.
 pub const DEAD_PAGE_MAX: usize = 250;
-/// Most that are redriven by one request, within [`APPEND_BATCH_BYTES`] and one
-/// delivery.
-pub const REDRIVE_PAGE_MAX: usize = 2_048;
 /// Bytes of one partition of dead letters read at once.
 pub const DEAD_READ_BYTES: usize = 256 * 1024;
 /// Bytes of dead letters read for one page; past it the page ends, and may be
@@ -481,6 +487,7 @@ const _: () = {
     assert!(LOOKUP_TIME_MAX.as_millis() <= CONNECT_TIMEOUT_DEFAULT.as_millis());
     assert!(COMMIT_METADATA_MAX <= 4_096);
     assert!(DEAD_PAGE_DEFAULT <= DEAD_PAGE_MAX);
+    assert!(REPLAY_RATE_DEFAULT <= REPLAY_RATE_MAX);
     assert!(BACKTEST_SAMPLES_DEFAULT <= BACKTEST_SAMPLES_MAX);
     assert!(BACKTEST_READ_BYTES <= BACKTEST_BYTES_MAX);
     assert!(DEAD_READ_BYTES <= DEAD_SCAN_BYTES_MAX);

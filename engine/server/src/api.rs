@@ -32,6 +32,7 @@ pub mod endpoints;
 pub mod events;
 pub mod filters;
 mod keys;
+pub mod operations;
 mod page;
 mod portal;
 pub mod problem;
@@ -104,6 +105,7 @@ impl Api {
         let api = Arc::new(self);
         Router::new()
             .merge(of_tenants())
+            .merge(operations())
             .route("/v1/secrets/reseal", post(secrets::reseal))
             .route("/.well-known/webhook-keys", get(secrets::published))
             .route("/v1/filters/evaluate", post(filters::evaluate))
@@ -146,6 +148,18 @@ fn of_tenants() -> Router<Arc<Api>> {
             post(endpoints::enable),
         )
         .route(
+            "/v1/tenants/{tenant}/endpoints/{endpoint}/disable",
+            post(endpoints::disable),
+        )
+        .route(
+            "/v1/tenants/{tenant}/endpoints/{endpoint}/pause",
+            post(endpoints::pause),
+        )
+        .route(
+            "/v1/tenants/{tenant}/endpoints/{endpoint}/resume",
+            post(endpoints::resume),
+        )
+        .route(
             "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets",
             get(secrets::list),
         )
@@ -157,6 +171,29 @@ fn of_tenants() -> Router<Arc<Api>> {
             "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets/{secret}",
             delete(secrets::delete),
         )
+}
+
+/// What is asked of endpoints' owners: each for all tenants, and for one.
+fn operations() -> Router<Arc<Api>> {
+    let mut routes = Router::new()
+        .route("/v1/replays", post(operations::replay::create))
+        .route("/v1/resends", post(operations::resend::create));
+    for base in ["/v1/operations", "/v1/tenants/{tenant}/operations"] {
+        let one = format!("{base}/{{operation}}");
+        routes = routes
+            .route(base, get(operations::list))
+            .route(&one, get(operations::show))
+            .route(&format!("{one}/pause"), post(operations::pause))
+            .route(&format!("{one}/resume"), post(operations::resume))
+            .route(&format!("{one}/cancel"), post(operations::cancel));
+    }
+    let of = |verb| format!("/v1/tenants/{{tenant}}/endpoints/{{endpoint}}/{verb}");
+    routes
+        .route(&of("replays"), post(operations::replay::create_for))
+        .route(&of("resends"), post(operations::resend::create_for))
+        .route(&of("cancel"), post(operations::lane::cancel))
+        .route(&of("retry_now"), post(operations::lane::retry_now))
+        .route(&of("probe"), post(operations::lane::probe))
 }
 
 /// Ready from the moment rooms run until the process is told to stop.

@@ -26,9 +26,12 @@ mod dead;
 pub mod dev;
 mod endpoints;
 mod filters;
+mod follow;
 mod keys;
+mod operations;
 mod out;
 mod publish;
+mod replay;
 mod secrets;
 mod table;
 
@@ -51,8 +54,7 @@ Examples:
   posthaste publish --tenant acme --type invoice.paid --data '{\"amount\": 7}'
 
 Environment:
-  POSTHASTE_SERVER  the server that `endpoints`, `keys`, `dead`, `secrets`, `filters` and
-                    `publish` speak to
+  POSTHASTE_SERVER  the server that all commands but `serve`, `dev` and `topics` speak to
   POSTHASTE_API_KEY the key they speak with
   POSTHASTE_LOG     what `serve` and `dev` log, such as debug or info,librdkafka=debug
   NO_COLOR          any text turns colours off
@@ -82,7 +84,7 @@ to stderr. ops/posthaste.toml names every setting.")]
     /// See events delivered: the embedded log, a receiver that verifies, sample
     /// events, and a live table.
     Dev(dev::Options),
-    /// Make, list, enable and delete endpoints.
+    /// Make, list, pause, enable and delete endpoints.
     #[command(subcommand)]
     Endpoints(endpoints::Command),
     /// Make, list and revoke the API's keys.
@@ -91,6 +93,13 @@ to stderr. ops/posthaste.toml names every setting.")]
     /// List and redrive what was given up.
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Look at what was asked of endpoints' owners, and steer it.
+    #[command(subcommand)]
+    Operations(operations::Command),
+    /// Bring an endpoint past events again.
+    Replay(replay::Replay),
+    /// Send an endpoint one event again.
+    Resend(replay::Resend),
     /// Look after endpoints' signing secrets.
     #[command(subcommand)]
     Secrets(secrets::Command),
@@ -191,6 +200,9 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Endpoints(command) => endpoints::run(command).await,
         Command::Keys(command) => keys::run(command).await,
         Command::Dead(command) => dead::run(command).await,
+        Command::Operations(command) => operations::run(command).await,
+        Command::Replay(options) => replay::replay(options).await,
+        Command::Resend(options) => replay::resend(options).await,
         Command::Secrets(command) => secrets::run(command).await,
         Command::Filters(command) => filters::run(command).await,
         Command::Publish(options) => publish::run(options).await,

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use super::Api;
 use super::auth::Caller;
 use super::body::{Whole, read_json};
+use super::operations::replay::Begun;
 use super::page::Paging;
 use super::problem::{Asked, Problem, Segments};
 use super::secrets::seal;
@@ -28,9 +29,12 @@ use crate::config::parse_duration;
 use crate::control::By;
 
 mod change;
+mod start;
+mod status;
 
 pub(in crate::api) use change::Place;
-pub use change::{delete, enable, patch, replace};
+pub use change::{delete, patch, replace};
+pub use status::{disable, enable, pause, resume};
 
 /// What a new endpoint is made of, and all of it that can be changed.
 #[derive(Debug, Deserialize, Serialize)]
@@ -51,6 +55,10 @@ struct NewEndpoint {
     secret: Option<Imported>,
     #[serde(default)]
     signing: Option<Signing>,
+    /// From when on it gets events, a UTC time or how long ago; from now on
+    /// without it.
+    #[serde(default, skip_serializing)]
+    start_at: Option<String>,
     #[serde(default)]
     headers: std::collections::BTreeMap<String, String>,
     #[serde(default)]
@@ -122,6 +130,9 @@ struct Created<'a> {
     #[serde(flatten)]
     endpoint: Shown,
     secret: &'a str,
+    /// Brings the events since `start_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation: Option<Begun>,
 }
 
 /// Makes an endpoint. The answer is the only one that shows the secret.
@@ -138,7 +149,7 @@ pub async fn create(
 async fn make(
     api: &Api,
     tenant: String,
-    new: NewEndpoint,
+    mut new: NewEndpoint,
     caller: &Caller,
 ) -> Result<Response, Problem> {
     let registry = Arc::clone(&api.endpoints.registry().borrow());
@@ -147,12 +158,15 @@ async fn make(
         return Err(Problem::conflict("too_many_endpoints", most));
     }
     check_uid(api, &tenant, &new.uid, None)?;
+    let start_at = start::read(api, new.start_at.take())?;
     let (endpoint, secret) = build(api, tenant, new)?;
     let endpoint = api.endpoints.put(&endpoint, &caller.by()).await?;
     withdraw_second(api, &endpoint, &caller.by()).await?;
+    let operation = start::begin(api, &endpoint, start_at.as_deref(), caller).await?;
     let created = Created {
         endpoint: shown(&endpoint),
         secret: &secret,
+        operation,
     };
     let tag = change::tag(&endpoint);
     Ok((StatusCode::CREATED, tag, Json(created)).into_response())
@@ -281,10 +295,10 @@ fn shown(endpoint: &Endpoint) -> Shown {
         tenant: endpoint.tenant.clone(),
         url: endpoint.url.clone(),
         description: endpoint.description.clone(),
-        status: if endpoint.disabled {
-            "disabled"
-        } else {
-            "active"
+        status: match (endpoint.disabled, endpoint.paused) {
+            (true, _) => "disabled",
+            (false, true) => "paused",
+            (false, false) => "active",
         },
         event_types: endpoint
             .event_types
@@ -345,4 +359,24 @@ pub(super) fn find(api: &Api, tenant: &str, name: &str) -> Result<Arc<Endpoint>,
         })
         .cloned()
         .ok_or_else(|| Problem::not_found("no such endpoint"))
+}
+
+/// Any tenant's endpoint, by its id, or by its uid together with its tenant.
+pub(super) fn find_any(
+    api: &Api,
+    param: &'static str,
+    tenant: Option<&str>,
+    name: &str,
+) -> Result<Arc<Endpoint>, Problem> {
+    if let Some(tenant) = tenant {
+        return find(api, tenant, name);
+    }
+    let Ok(id) = name.parse::<EndpointId>() else {
+        let wanted = "expected an endpoint's id, or its uid together with its `tenant`";
+        return Err(Problem::invalid(param, wanted));
+    };
+    let registry = Arc::clone(&api.endpoints.registry().borrow());
+    let found = registry.index(id).and_then(|ix| registry.endpoint(ix));
+    let none = || Problem::not_found("no such endpoint");
+    found.cloned().ok_or_else(none)
 }

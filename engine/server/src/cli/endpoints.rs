@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::client::{Client, Server};
 use super::filters::{header, json_or_file, with_filter};
-use super::{dead, out, table};
+use super::{dead, operations, out, table};
+
+mod verbs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -26,6 +28,7 @@ Examples:
   posthaste endpoints create --tenant acme --url https://example.com/hooks --scheme stripe
   posthaste endpoints create --tenant acme --url https://example.com/hooks \\
       --filter '{\"data.amount\": {\"$gte\": 100}}'      what a filter is: filters evaluate --help
+  posthaste endpoints create --tenant acme --url https://example.com/hooks --start-at 24h
   posthaste endpoints create --tenant acme --url https://example.com/hooks --json | jq -r .secret")]
     Create(Box<Create>),
     /// A tenant's endpoints.
@@ -47,6 +50,8 @@ Examples:
         /// Its id or uid.
         endpoint: String,
     },
+    #[command(flatten)]
+    Verb(verbs::Verb),
     /// Let a new secret sign; shows it, this once.
     #[command(after_help = super::secrets::ROTATE_HELP)]
     RotateSecret(super::secrets::Rotate),
@@ -91,6 +96,9 @@ pub(crate) struct Create {
     /// that holds it.
     #[arg(long, value_name = "FILE|JSON")]
     filter: Option<String>,
+    /// Bring it the events since then, too: a UTC time, or how long ago.
+    #[arg(long, value_name = "TIME")]
+    start_at: Option<String>,
     /// Your own name for it.
     #[arg(long, default_value = "", hide_default_value = true)]
     uid: String,
@@ -157,6 +165,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Create(create) => create_one(*create).await,
         Command::List { of } => list(of).await,
         Command::Enable { of, endpoint } => enable(of, &endpoint).await,
+        Command::Verb(verb) => verbs::run(verb).await,
         Command::RotateSecret(rotate) => super::secrets::rotate(rotate).await,
         Command::Delete { of, endpoint } => delete(of, &endpoint).await,
     }
@@ -203,6 +212,7 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
     let times = [
         ("timeout", create.timeout),
         ("connect_timeout", create.connect_timeout),
+        ("start_at", create.start_at),
     ];
     for (name, time) in times {
         if let Some(time) = time {
@@ -233,6 +243,9 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
     let secret = text(&made["secret"]);
     let table = table::render(HEAD, [row(&made)]);
     out::line(format_args!("{table}\nsecret (shown this once): {secret}"))?;
+    if made["operation"].is_object() {
+        operations::show(&made["operation"], false)?;
+    }
     Ok(())
 }
 

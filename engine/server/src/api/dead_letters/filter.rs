@@ -13,7 +13,7 @@ use crate::config::{Topics, parse_duration, parse_rfc3339};
 
 /// Letters this much older than asked for are looked at: instances' clocks
 /// differ, and a letter is written some time after it is dated.
-const CLOCKS_APART: std::time::Duration = std::time::Duration::from_secs(60);
+pub(in crate::api) const CLOCKS_APART: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What a request says about them; what it does not say is not asked for.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
@@ -31,11 +31,11 @@ pub(super) struct Filter {
 /// A filter that makes sense.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    tenant: Option<String>,
-    endpoint: Option<EndpointId>,
-    cause: Option<proto::DeadCause>,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
+    pub(super) tenant: Option<String>,
+    pub(super) endpoint: Option<EndpointId>,
+    pub(super) cause: Option<proto::DeadCause>,
+    pub(super) since: Option<Timestamp>,
+    pub(super) until: Option<Timestamp>,
 }
 
 impl Filter {

@@ -1,4 +1,4 @@
-//! Changing endpoints: replace, patch, enable, delete.
+//! Changing endpoints: replace, patch, delete.
 //!
 //! A caller may name the version a change is based on, by `If-Match` or by
 //! `version` in the body; if it is not the present one the answer is 409
@@ -101,27 +101,6 @@ pub async fn replace(
     Ok(answer(&changed))
 }
 
-/// Lets a disabled endpoint have deliveries again, by id or uid: what it holds
-/// first of all.
-pub async fn enable(
-    State(api): State<Arc<Api>>,
-    Segments((tenant, name)): Segments<(String, String)>,
-    caller: Caller,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let place = Place::named(&api, &tenant, &name, &headers)?;
-    let changed = place
-        .change(&caller, |present| {
-            Ok(Endpoint {
-                disabled: false,
-                disabled_reason: String::new(),
-                ..present.clone()
-            })
-        })
-        .await?;
-    Ok(answer(&changed))
-}
-
 /// Deletes an endpoint, by id or uid. What waits for it is cancelled.
 pub async fn delete(
     State(api): State<Arc<Api>>,
@@ -177,7 +156,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    fn present(&self) -> Result<Arc<Endpoint>, Problem> {
+    pub(super) fn present(&self) -> Result<Arc<Endpoint>, Problem> {
         let present = find(self.api, self.tenant, self.name)?;
         match self.based {
             Some(based) if based != present.version => {
@@ -257,6 +236,10 @@ fn remade(
                       `secrets/rotate` takes another algorithm";
         return Err(Problem::invalid("signing", wanted));
     }
+    if new.start_at.take().is_some() {
+        let wanted = "only a new endpoint has it: expected none; a replay brings past events";
+        return Err(Problem::invalid("start_at", wanted));
+    }
     check_uid(api, &present.tenant, &new.uid, Some(present.id))?;
     filled(api, present.to_proto(), new)
 }
@@ -306,6 +289,7 @@ impl From<&Endpoint> for NewEndpoint {
             filter: None,
             secret: None,
             signing: Some(Signing::from(endpoint)),
+            start_at: None,
             headers: headers.map(|h| (h.name.clone(), text(&h.value))).collect(),
             max_in_flight: endpoint.max_in_flight,
             timeout: millis(endpoint.timeout),
