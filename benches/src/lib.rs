@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use posthaste_core::delivery::{Delivery, Flight, Room, Ticket};
+use posthaste_core::delivery::{Delivery, Room, Ticket};
 use posthaste_core::event::{Event, JSON, Origin};
 use posthaste_core::id::EndpointId;
 use posthaste_core::registry::{EndpointIx, Registry, Table, table_key};
@@ -95,19 +95,15 @@ pub fn event(n: u64, k: u32, body: &Bytes) -> Event {
 
 /// The delivery of event `n` to endpoint `k`, from the source.
 pub fn delivery(n: u64, k: u32, body: &Bytes) -> Delivery {
+    let ticket = Ticket {
+        room: Room::Ingest,
+        slot: 0,
+        epoch: 1,
+        offset: n,
+    };
     Delivery {
-        event: event(n, k, body).into(),
-        endpoint: EndpointIx(k),
-        attempts: 0,
-        last_cause: None,
         started: NOW,
-        flight: Flight::default(),
-        ticket: Ticket {
-            room: Room::Ingest,
-            slot: 0,
-            epoch: 1,
-            offset: n,
-        },
+        ..Delivery::new(event(n, k, body).into(), EndpointIx(k), 0, ticket)
     }
 }
 

@@ -28,8 +28,20 @@ pub struct AttemptRef<'a> {
     pub status: u32,
     /// Empty on success.
     pub cause: &'a str,
+    /// When the next one is due, where that is known; otherwise 0.
+    pub next_due_ms: u64,
     /// The response's first bytes.
     pub response_excerpt: &'a [u8],
+    /// Where the event was first read.
+    pub origin_topic: &'a str,
+    /// … in this partition …
+    pub origin_partition: u32,
+    /// … at this offset …
+    pub origin_offset: u64,
+    /// … of a record of this time.
+    pub origin_ms: u64,
+    /// Empty, or 16 bytes.
+    pub generation: &'a [u8],
 }
 
 /// A batch that grows.
@@ -66,7 +78,13 @@ impl AttemptWriter {
             Field::Number(7, attempt.duration_us),
             Field::Number(8, attempt.status.into()),
             Field::Bytes(9, attempt.cause.as_bytes()),
+            Field::Number(10, attempt.next_due_ms),
             Field::Bytes(11, attempt.response_excerpt),
+            Field::Bytes(12, attempt.origin_topic.as_bytes()),
+            Field::Number(13, attempt.origin_partition.into()),
+            Field::Number(14, attempt.origin_offset),
+            Field::Number(15, attempt.origin_ms),
+            Field::Bytes(16, attempt.generation),
         ];
         let len: usize = fields.iter().map(Field::len).sum();
         // The field `attempts` of the batch.
@@ -147,13 +165,22 @@ mod tests {
             duration_us: 812,
             status: 200,
             cause: "",
+            next_due_ms: 0,
             response_excerpt: b"",
+            origin_topic: "events",
+            origin_partition: 0,
+            origin_offset: 7,
+            origin_ms: 1_699_999_999_990,
+            generation: b"",
         };
         let failed = AttemptRef {
             number: 300,
             status: 0,
             cause: "connection_refused",
+            next_due_ms: 1_700_000_005_000,
             response_excerpt: &[0xff; 200],
+            origin_partition: 300,
+            generation: &[9; 16],
             ..delivered
         };
         let mut writer = AttemptWriter::default();
@@ -171,8 +198,13 @@ mod tests {
             duration_us: a.duration_us,
             status: a.status,
             cause: a.cause.into(),
-            next_due_ms: 0,
+            next_due_ms: a.next_due_ms,
             response_excerpt: Bytes::copy_from_slice(a.response_excerpt),
+            origin_topic: a.origin_topic.into(),
+            origin_partition: a.origin_partition,
+            origin_offset: a.origin_offset,
+            origin_ms: a.origin_ms,
+            generation: Bytes::copy_from_slice(a.generation),
         };
         assert_eq!(batch.attempts, [message(&delivered), message(&failed)]);
         assert!(writer.is_empty());

@@ -27,6 +27,8 @@ pub struct Delivery {
     pub attempts: u32,
     /// What the last of them came to, where it is known.
     pub last_cause: Option<Cause>,
+    /// In whose name it is brought again.
+    pub generation: Generation,
     /// When its attempt in flight began.
     pub started: Timestamp,
     /// How that attempt was admitted.
@@ -34,6 +36,11 @@ pub struct Delivery {
     /// What waits for it to settle.
     pub ticket: Ticket,
 }
+
+/// In whose name a delivery is brought: its source's, or that of a command or a
+/// replay that brings it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Generation(Option<[u8; 16]>);
 
 /// What a shard knew when it began an attempt, so that its end is counted as its
 /// beginning was.
@@ -121,10 +128,28 @@ impl Delivery {
             endpoint,
             attempts,
             last_cause: None,
+            generation: Generation::default(),
             started: Timestamp::default(),
             flight: Flight::default(),
             ticket,
         }
+    }
+}
+
+impl Generation {
+    /// As a record names it; what no version writes stands for the source's.
+    pub fn of(record: &[u8]) -> Self {
+        Self(record.try_into().ok())
+    }
+
+    /// The time its id begins with, as ids of commands do.
+    pub fn time(&self) -> Option<Timestamp> {
+        self.0.map(|id| DeliveryId::from_bytes(id).time())
+    }
+
+    /// As a record names it: empty, or 16 bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |id| id)
     }
 }
 
@@ -148,8 +173,9 @@ pub fn rules_of<'a>(endpoint: Option<&Endpoint>, policies: &'a Policies) -> Rule
 }
 
 /// The id of the delivery of one source record to one endpoint: the same
-/// however often the record is read, so that a second copy can be told.
-/// `generation` is empty, or a replay job's id.
+/// however often the record is read, so that a second copy can be told. It begins
+/// with the record's time. `generation` is empty, or a replay job's or a
+/// command's id.
 pub fn delivery_id(origin: &Origin, endpoint: EndpointId, generation: &[u8]) -> DeliveryId {
     let mut hasher = blake3::Hasher::new();
     hasher.update(origin.topic.as_bytes());
@@ -158,9 +184,9 @@ pub fn delivery_id(origin: &Origin, endpoint: EndpointId, generation: &[u8]) -> 
     hasher.update(&origin.offset.to_be_bytes());
     hasher.update(endpoint.as_bytes());
     hasher.update(generation);
-    let mut id = [0; 16];
-    hasher.finalize_xof().fill(&mut id);
-    DeliveryId::from_bytes(id)
+    let mut hash = [0; 16];
+    hasher.finalize_xof().fill(&mut hash);
+    DeliveryId::derived(origin.timestamp, hash)
 }
 
 /// What a lane record says beside the event.
@@ -212,6 +238,7 @@ pub fn lane_record(
         ordering_key: event.ordering_key.clone(),
         range: 0,
         range_offset: 0,
+        range_after: 0,
     }
 }
 
@@ -239,6 +266,7 @@ pub fn redriven(
         last_cause: String::new(),
         range: 0,
         range_offset: 0,
+        range_after: 0,
         ..record
     };
     Some((endpoint, again))
@@ -283,7 +311,7 @@ mod tests {
     use crate::event::sample;
 
     #[test]
-    fn the_id_depends_on_position_endpoint_and_generation_alone() {
+    fn the_id_depends_on_origin_endpoint_and_generation_alone() {
         let event = sample("a", "acme", "t");
         let one = EndpointId::from_bytes([1; 16]);
         let two = EndpointId::from_bytes([2; 16]);
@@ -292,8 +320,22 @@ mod tests {
         assert_ne!(id, delivery_id(&event.origin, two, &[]));
         assert_ne!(id, delivery_id(&event.origin, one, b"job"));
         let mut elsewhere = event.origin;
+        assert_eq!(id.time(), elsewhere.timestamp);
         elsewhere.offset += 1;
         assert_ne!(id, delivery_id(&elsewhere, one, &[]));
+        elsewhere.timestamp = Timestamp::from_millis(2);
+        assert!(
+            id < delivery_id(&elsewhere, one, &[]),
+            "the later is greater"
+        );
+    }
+
+    #[test]
+    fn a_generation_reads_back_from_its_record() {
+        for record in [&[][..], &[7; 16]] {
+            assert_eq!(Generation::of(record).as_bytes(), record);
+        }
+        assert_eq!(Generation::of(b"short"), Generation::default());
     }
 
     #[test]

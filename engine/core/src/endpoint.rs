@@ -6,11 +6,12 @@ use std::fmt;
 use std::time::Duration;
 
 use posthaste_proto as proto;
+use zeroize::Zeroizing;
 
 pub use self::secret::{Held, RemoveError, Sealed, Secret, TooManySecrets};
 use crate::content::Filter;
 use crate::event::check_tenant;
-use crate::filter::TypePattern;
+use crate::filter::{PatternError, TypePattern};
 use crate::id::EndpointId;
 use crate::limits::{
     CONNECT_TIMEOUT_DEFAULT, EVENT_TYPES_MAX, HEADERS_BYTES_MAX, IN_FLIGHT_DEFAULT, IN_FLIGHT_MAX,
@@ -35,6 +36,8 @@ pub struct Endpoint {
     pub description: String,
     /// What it wants; empty for everything.
     pub event_types: Vec<TypePattern>,
+    /// … but not these …
+    pub exclude_event_types: Vec<TypePattern>,
     /// … and of these, by their content.
     pub filter: Option<Filter>,
     /// How its deliveries are signed.
@@ -42,6 +45,9 @@ pub struct Endpoint {
     /// Newest first; those that are live at attempt time sign, as many as the
     /// scheme has room for.
     pub secrets: Vec<Secret>,
+    /// Its requests say the event's type, the attempt's number and why there is a
+    /// retry ([`EVENT_HEADERS`](crate::signature::EVENT_HEADERS)).
+    pub event_headers: bool,
     /// Sent with every attempt.
     pub headers: Vec<CustomHeader>,
     /// Attempts in flight at once.
@@ -75,15 +81,20 @@ pub struct Endpoint {
     pub created_at: Timestamp,
     /// Rises by one with each change; 0 before the first.
     pub version: u64,
+    /// How often the table had to repeat it unchanged (see
+    /// [`Table::restated`](crate::registry::Table::restated)): its records are
+    /// numbered by this and [`version`](Self::version) together.
+    pub restated: u64,
 }
 
-/// A header the endpoint asked for. The value may be a credential.
+/// A header the endpoint asked for. The value may be a credential, so it is
+/// kept as secrets are.
 #[derive(Clone)]
 pub struct CustomHeader {
     /// Lower-case name.
     pub name: String,
-    /// Value.
-    pub value: Vec<u8>,
+    /// Its value, as the log holds it.
+    pub held: Held,
 }
 
 /// What is wrong with an endpoint. Every text names the field and what would
@@ -97,6 +108,57 @@ pub struct EndpointError {
     pub problem: String,
 }
 
+impl CustomHeader {
+    /// What its sealed value is bound to.
+    pub fn seal_id(&self) -> String {
+        format!("header:{}", self.name)
+    }
+
+    fn from_proto(record: proto::Header) -> Result<Self, EndpointError> {
+        let name = record.name.to_ascii_lowercase();
+        let held = match record.sealed {
+            Some(sealed) => Held::Sealed(sealed.into()),
+            None => match String::from_utf8(record.value.to_vec()) {
+                Ok(value) => Held::Clear(Zeroizing::new(value)),
+                Err(_) => return Err(wrong_header(&name)),
+            },
+        };
+        Ok(Self { name, held })
+    }
+
+    fn to_proto(&self) -> proto::Header {
+        let (value, sealed) = self.held.to_proto();
+        proto::Header {
+            name: self.name.clone(),
+            value: value.into_bytes().into(),
+            sealed,
+        }
+    }
+
+    /// Bytes it takes in the log.
+    fn bytes(&self) -> usize {
+        let value = match &self.held {
+            Held::Clear(value) => value.len(),
+            Held::Sealed(sealed) => sealed.text.len(),
+        };
+        self.name.len() + value
+    }
+
+    /// Whether name and value can be sent. A sealed value was looked at before
+    /// it was sealed.
+    fn is_sendable(&self) -> bool {
+        let value_ok = match &self.held {
+            Held::Clear(value) => value
+                .bytes()
+                .all(|b| b == b'\t' || b == b' ' || b.is_ascii_graphic()),
+            Held::Sealed(_) => true,
+        };
+        let name_ok =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+        value_ok && !self.name.is_empty() && self.name.bytes().all(name_ok)
+    }
+}
+
 impl fmt::Debug for CustomHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CustomHeader({})", self.name)
@@ -108,14 +170,9 @@ impl Endpoint {
     pub fn from_proto(record: proto::Endpoint) -> Result<Self, EndpointError> {
         let id = <[u8; 16]>::try_from(record.id.as_ref())
             .map_err(|_| error("id", "expected 16 bytes"))?;
-        let event_types = record
-            .event_types
-            .iter()
-            .map(|text| {
-                text.parse()
-                    .map_err(|e| error("event_types", format!("{e}")))
-            })
-            .collect::<Result<_, _>>()?;
+        let event_types = patterns("event_types", &record.event_types)?;
+        let exclude_event_types = patterns("exclude_event_types", &record.exclude_event_types)?;
+        let headers = record.headers.into_iter().map(CustomHeader::from_proto);
         let endpoint = Self {
             id: EndpointId::from_bytes(id),
             uid: record.uid,
@@ -123,17 +180,12 @@ impl Endpoint {
             url: record.url,
             description: record.description,
             event_types,
+            exclude_event_types,
+            event_headers: record.event_headers,
             filter: filter_from_proto(&record.filter)?,
             scheme: scheme_from_proto(record.signing_scheme)?,
             secrets: record.secrets.into_iter().map(Secret::from_proto).collect(),
-            headers: record
-                .headers
-                .into_iter()
-                .map(|header| CustomHeader {
-                    name: header.name.to_ascii_lowercase(),
-                    value: header.value.to_vec(),
-                })
-                .collect(),
+            headers: headers.collect::<Result<_, _>>()?,
             max_in_flight: or_default(record.max_in_flight, IN_FLIGHT_DEFAULT),
             rate_per_second: record.rate_per_second,
             connect_timeout: millis_or(record.connect_timeout_ms, CONNECT_TIMEOUT_DEFAULT),
@@ -152,7 +204,11 @@ impl Endpoint {
             ordered: record.ordered,
             fifo: record.fifo,
             created_at: Timestamp::from_millis(record.created_at_ms),
-            version: record.version,
+            version: record
+                .version
+                .checked_sub(record.restated)
+                .ok_or_else(|| error("restated", "expected no more than `version`"))?,
+            restated: record.restated,
         };
         endpoint.check()?;
         Ok(endpoint)
@@ -167,17 +223,12 @@ impl Endpoint {
             tenant: self.tenant.clone(),
             url: self.url.clone(),
             description: self.description.clone(),
-            event_types: self.event_types.iter().map(ToString::to_string).collect(),
+            event_types: texts(&self.event_types),
+            exclude_event_types: texts(&self.exclude_event_types),
+            event_headers: self.event_headers,
             signing_scheme: proto::SigningScheme::from(self.scheme).into(),
             secrets: self.secrets.iter().map(Secret::to_proto).collect(),
-            headers: self
-                .headers
-                .iter()
-                .map(|header| proto::Header {
-                    name: header.name.clone(),
-                    value: header.value.clone().into(),
-                })
-                .collect(),
+            headers: self.headers.iter().map(CustomHeader::to_proto).collect(),
             max_in_flight: self.max_in_flight,
             rate_per_second: self.rate_per_second,
             connect_timeout_ms: millis(self.connect_timeout),
@@ -192,7 +243,8 @@ impl Endpoint {
             owned: self.owned,
             ordered: self.ordered,
             fifo: self.fifo,
-            version: self.version,
+            version: self.version + self.restated,
+            restated: self.restated,
             deleted: false,
             filter: self
                 .filter
@@ -206,10 +258,24 @@ impl Endpoint {
         proto::Endpoint {
             id: self.id.as_bytes().to_vec().into(),
             tenant: self.tenant.clone(),
-            version: self.version + 1,
+            version: self.version + self.restated + 1,
+            restated: self.restated,
             deleted: true,
             ..proto::Endpoint::default()
         }
+    }
+
+    /// Everything of it that is kept sealed, each with what it is bound to.
+    pub fn kept(&self) -> impl Iterator<Item = (String, &Held)> {
+        let secrets = self.secrets.iter().map(|s| (s.id.clone(), &s.held));
+        secrets.chain(self.headers.iter().map(|h| (h.seal_id(), &h.held)))
+    }
+
+    /// The same, to be sealed.
+    pub fn kept_mut(&mut self) -> impl Iterator<Item = (String, &mut Held)> {
+        let secrets = self.secrets.iter_mut().map(|s| (s.id.clone(), &mut s.held));
+        let headers = self.headers.iter_mut();
+        secrets.chain(headers.map(|h| (h.seal_id(), &mut h.held)))
     }
 
     /// Whether first attempts are its owner's, too.
@@ -219,16 +285,19 @@ impl Endpoint {
 
     /// Whether it wants events of this type.
     pub fn wants(&self, event_type: &str) -> bool {
-        self.event_types.is_empty() || self.event_types.iter().any(|p| p.matches(event_type))
+        let any = |patterns: &[TypePattern]| patterns.iter().any(|p| p.matches(event_type));
+        let wanted = self.event_types.is_empty() || any(&self.event_types);
+        wanted && !any(&self.exclude_event_types)
     }
 
     fn check(&self) -> Result<(), EndpointError> {
         check_tenant(&self.tenant).map_err(|e| error("tenant", e.to_string()))?;
-        if self.event_types.len() > EVENT_TYPES_MAX {
-            return Err(error(
-                "event_types",
-                format!("at most {EVENT_TYPES_MAX} patterns"),
-            ));
+        let lists = [
+            ("event_types", &self.event_types),
+            ("exclude_event_types", &self.exclude_event_types),
+        ];
+        if let Some((param, _)) = lists.iter().find(|(_, l)| l.len() > EVENT_TYPES_MAX) {
+            return Err(error(param, format!("at most {EVENT_TYPES_MAX} patterns")));
         }
         if self.secrets.is_empty() || self.secrets.len() > SECRETS_MAX {
             return Err(error("secrets", format!("expected 1 to {SECRETS_MAX}")));
@@ -252,7 +321,7 @@ impl Endpoint {
     fn check_headers(&self) -> Result<(), EndpointError> {
         let mut bytes = 0;
         for header in &self.headers {
-            bytes += header.name.len() + header.value.len();
+            bytes += header.bytes();
             if refused_header(&header.name) || self.scheme.owns_header(&header.name) {
                 return Err(error(
                     "headers",
@@ -262,23 +331,8 @@ impl Endpoint {
                     ),
                 ));
             }
-            let value_ok = header
-                .value
-                .iter()
-                .all(|&b| b == b'\t' || b == b' ' || b.is_ascii_graphic());
-            let name_ok = !header.name.is_empty()
-                && header.name.bytes().all(|b| {
-                    b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_'
-                });
-            if !value_ok || !name_ok {
-                return Err(error(
-                    "headers",
-                    format!(
-                        "`{}`: expected a name of letters, digits, `-` and `_`, and a value of \
-                         visible ASCII",
-                        header.name.escape_default()
-                    ),
-                ));
+            if !header.is_sendable() {
+                return Err(wrong_header(&header.name));
             }
         }
         if bytes > HEADERS_BYTES_MAX {
@@ -326,6 +380,16 @@ fn scheme_from_proto(number: i32) -> Result<Scheme, EndpointError> {
     }
 }
 
+fn patterns(param: &'static str, texts: &[String]) -> Result<Vec<TypePattern>, EndpointError> {
+    let read = texts.iter().map(|text| text.parse());
+    read.collect::<Result<_, _>>()
+        .map_err(|e: PatternError| error(param, e.to_string()))
+}
+
+fn texts(patterns: &[TypePattern]) -> Vec<String> {
+    patterns.iter().map(ToString::to_string).collect()
+}
+
 fn filter_from_proto(text: &str) -> Result<Option<Filter>, EndpointError> {
     if text.is_empty() {
         return Ok(None);
@@ -343,6 +407,14 @@ impl From<Scheme> for proto::SigningScheme {
             Scheme::Slack => Self::Slack,
         }
     }
+}
+
+fn wrong_header(name: &str) -> EndpointError {
+    let problem = format!(
+        "`{}`: expected a name of letters, digits, `-` and `_`, and a value of visible ASCII",
+        name.escape_default()
+    );
+    error("headers", problem)
 }
 
 fn error(param: &'static str, problem: impl Into<String>) -> EndpointError {
@@ -397,6 +469,11 @@ mod tests {
         assert_eq!(endpoint.timeout, TIMEOUT_DEFAULT);
         assert_eq!(endpoint.retry_policy, STANDARD_POLICY);
         assert!(endpoint.wants("invoice.paid") && !endpoint.wants("order.paid"));
+        let mut record = sample(1, "acme", &["invoice.*"]);
+        record.exclude_event_types = vec!["*.draft".into()];
+        record.event_headers = true;
+        let endpoint = Endpoint::from_proto(record).unwrap();
+        assert!(endpoint.wants("invoice.paid") && !endpoint.wants("invoice.draft"));
         let again = Endpoint::from_proto(endpoint.to_proto()).unwrap();
         assert_eq!(again.to_proto(), endpoint.to_proto());
         // Which policies there are is the configuration's matter.
@@ -431,6 +508,7 @@ mod tests {
         let header = |name: &str, value: &'static [u8]| proto::Header {
             name: name.into(),
             value: bytes::Bytes::from_static(value),
+            sealed: None,
         };
         for bad in [
             header("Host", b"x"),
@@ -454,7 +532,7 @@ mod tests {
                 let mut endpoint = endpoint.clone();
                 endpoint.headers.push(CustomHeader {
                     name: name.to_owned(),
-                    value: b"x".to_vec(),
+                    held: Held::Clear(Zeroizing::new("x".to_owned())),
                 });
                 assert_eq!(endpoint.check().is_err(), place == other, "{name}");
             }
@@ -468,6 +546,7 @@ mod tests {
         record.headers.push(proto::Header {
             name: "authorization".into(),
             value: bytes::Bytes::from_static(b"Bearer hunter2"),
+            sealed: None,
         });
         let shown = format!("{:?}", Endpoint::from_proto(record).unwrap());
         assert!(

@@ -8,6 +8,8 @@ use crate::time::Timestamp;
 
 /// Crockford's base 32: no I, L, O, U.
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// What follows 48 bits of time (the ULID layout).
+const RANDOM_BITS: u32 = 80;
 /// 128 bits in groups of five.
 const TEXT_LEN: usize = 26;
 
@@ -16,7 +18,7 @@ const TEXT_LEN: usize = 26;
 pub struct EndpointId([u8; 16]);
 
 /// A delivery's id, `dlv_` outside: the same for every attempt, and for the
-/// same source record read twice.
+/// same source record read twice. It begins with the record's time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryId([u8; 16]);
 
@@ -24,6 +26,11 @@ pub struct DeliveryId([u8; 16]);
 /// is done once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommandId([u8; 16]);
+
+/// An attempt's id, `atm_` outside: where its record stands, so that it is found
+/// without an index. Callers need not know that.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptId([u8; 16]);
 
 /// An API key's id, `pk_` outside: the public part of the key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,9 +68,26 @@ pub fn event_id_from(bytes: &[u8; 16]) -> String {
     format!("evt_{}", encode(bytes))
 }
 
+/// When an event of that id was made, if the id is one of ours that tells: a
+/// guess, since others may name theirs like it.
+pub fn event_time(id: &str) -> Option<Timestamp> {
+    id.strip_prefix("evt_").and_then(decode).map(time_of)
+}
+
+/// The time an id begins with.
+fn time_of(bytes: [u8; 16]) -> Timestamp {
+    let millis = u128::from_be_bytes(bytes) >> RANDOM_BITS;
+    Timestamp::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+}
+
 fn time_sortable(now: Timestamp, rng: &mut Rng) -> [u8; 16] {
     let random = (u128::from(rng.next_u64()) << 64) | u128::from(rng.next_u64());
-    let id = (u128::from(now.as_millis()) << 80) | (random & ((1 << 80) - 1));
+    with_time(now, random)
+}
+
+/// A time, and the lower bits of something else.
+fn with_time(at: Timestamp, rest: u128) -> [u8; 16] {
+    let id = (u128::from(at.as_millis()) << RANDOM_BITS) | (rest & ((1 << RANDOM_BITS) - 1));
     id.to_be_bytes()
 }
 
@@ -141,15 +165,48 @@ macro_rules! id {
 id!(EndpointId, "ep_");
 id!(DeliveryId, "dlv_");
 id!(CommandId, "cmd_");
+id!(AttemptId, "atm_");
 id!(KeyId, "pk_");
 id!(RequestId, "req_");
 id!(OperationId, "op_");
 
-/// A delivery's id is not made but derived.
+impl DeliveryId {
+    /// Of an event of that time, told from others of it by a hash, of which the
+    /// last 80 bits count.
+    pub fn derived(at: Timestamp, hash: [u8; 16]) -> Self {
+        Self(with_time(at, u128::from_be_bytes(hash)))
+    }
+
+    /// The time of its event.
+    pub fn time(&self) -> Timestamp {
+        time_of(self.0)
+    }
+}
+
+impl AttemptId {
+    /// Of the attempt of that index in the batch that stands there.
+    pub fn at(partition: u32, offset: u64, index: u32) -> Self {
+        let place = (u128::from(partition) << 96) | (u128::from(offset) << 32) | u128::from(index);
+        Self(place.to_be_bytes())
+    }
+
+    /// The partition of the attempts topic, the batch's offset, the index.
+    pub fn place(&self) -> (u32, u64, u32) {
+        let place = u128::from_be_bytes(self.0);
+        // Each is as wide as what it is read into.
+        (
+            u32::try_from(place >> 96).unwrap_or(u32::MAX),
+            u64::try_from((place >> 32) & u128::from(u64::MAX)).unwrap_or(u64::MAX),
+            u32::try_from(place & u128::from(u32::MAX)).unwrap_or(u32::MAX),
+        )
+    }
+}
+
+/// Ids that are made: a delivery's is derived, an attempt's is its place.
 macro_rules! generated {
     ($($name:ident)*) => {$(
         impl $name {
-            /// A new id: 48 bits of time, then 80 random bits (the ULID layout).
+            /// A new id: 48 bits of time, then 80 random bits.
             pub fn generate(now: Timestamp, rng: &mut Rng) -> Self {
                 Self(time_sortable(now, rng))
             }
@@ -170,6 +227,29 @@ mod tests {
         assert!(early.to_string() < late.to_string());
         assert_eq!(early.to_string().parse(), Ok(early));
         assert_eq!(early.to_string().to_lowercase().parse(), Ok(early));
+    }
+
+    #[test]
+    fn an_attempts_id_is_its_place() {
+        for place in [
+            (0, 0, 0),
+            (63, 1 << 40, 255),
+            (u32::MAX, u64::MAX, u32::MAX),
+        ] {
+            let (partition, offset, index) = place;
+            let id = AttemptId::at(partition, offset, index);
+            let read: AttemptId = id.to_string().parse().unwrap();
+            assert_eq!(read.place(), place);
+        }
+    }
+
+    #[test]
+    fn an_events_id_tells_its_time_where_it_is_ours() {
+        let now = Timestamp::from_millis(1_800_000_000_123);
+        let id = generate_event_id(now, &mut Rng::new(1));
+        assert_eq!(event_time(&id), Some(now));
+        assert_eq!(event_time("evt_1"), None);
+        assert_eq!(event_time("invoice-7"), None);
     }
 
     #[test]

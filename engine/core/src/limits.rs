@@ -2,6 +2,15 @@
 
 use std::time::Duration;
 
+mod api;
+mod look;
+
+pub use api::*;
+pub use look::{
+    EVENT_SHOWN_BYTES_MAX, LOOK_BYTES_MAX, LOOK_FOUND_MAX, LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX,
+    LOOK_READ_BYTES, LOOK_READS_MAX, LOOK_TIME_MAX, LOOKS_MAX,
+};
+
 /// Longest event body. Longer records become dead letters (`oversize`); the
 /// HTTP ingest answers 413.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -17,31 +26,6 @@ pub const REQUEST_DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 pub const IDEMPOTENCY_KEYS_MAX: usize = 1_000_000;
 /// Longest idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
-
-/// Items on one page of a list unless the request says otherwise.
-pub const LIST_PAGE_DEFAULT: usize = 50;
-/// Most on one page.
-pub const LIST_PAGE_MAX: usize = 250;
-/// API keys at once; past it no further one is made.
-pub const API_KEYS_MAX: usize = 10_000;
-/// Longest description of one.
-pub const KEY_DESCRIPTION_BYTES_MAX: usize = 256;
-/// A portal token is good for so long unless the request says otherwise …
-pub const PORTAL_TIME_DEFAULT: Duration = Duration::from_secs(3_600);
-/// … and at most.
-pub const PORTAL_TIME_MAX: Duration = Duration::from_secs(24 * 3_600);
-/// Longest credential that is looked at; a longer one is none.
-pub const CREDENTIAL_BYTES_MAX: usize = 512;
-/// Changes of the endpoints table on one page unless the request says otherwise.
-pub const CHANGES_PAGE_DEFAULT: usize = 50;
-/// Most on one page.
-pub const CHANGES_PAGE_MAX: usize = 250;
-/// Offsets of changes read at once.
-pub const CHANGES_READ_SPAN: u64 = 1_024;
-/// … and looked through for one page; past it the page ends, and may be empty.
-pub const CHANGES_SCAN_SPAN_MAX: u64 = 64 * CHANGES_READ_SPAN;
-/// Changes are kept for so long.
-pub const CHANGES_KEPT: Duration = Duration::from_secs(90 * 24 * 3_600);
 
 /// Longest event id (the `webhook-id`).
 pub const EVENT_ID_BYTES_MAX: usize = 256;
@@ -100,15 +84,6 @@ pub const OPERATION_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 pub const OPERATION_RANGES_MAX: usize = 4_096;
 /// Deliveries one names.
 pub const OPERATION_OFFSETS_MAX: usize = 10_000;
-/// Why an operator disables an endpoint, in their words.
-pub const DISABLED_REASON_BYTES_MAX: usize = 256;
-/// Deliveries a replay or a redrive writes a second unless the request says
-/// otherwise: what most endpoints take beside what comes …
-pub const REPLAY_RATE_DEFAULT: u32 = 500;
-/// … and at most.
-pub const REPLAY_RATE_MAX: u32 = 100_000;
-/// Endpoints one request to redrive begins with; further ones are the next's.
-pub const REDRIVE_OPERATIONS_MAX: usize = 100;
 
 /// Deliveries waiting for one endpoint in memory; past it they go to the lane.
 pub const QUEUE_ITEMS_MAX: usize = 256;
@@ -356,20 +331,6 @@ pub const DEAD_READ_BYTES: usize = 256 * 1024;
 /// empty.
 pub const DEAD_SCAN_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Backtests of filters that run at once in one process; a further one is
-/// answered 503.
-pub const BACKTESTS_MAX: usize = 2;
-/// Bytes of events one backtest reads; past it, it answers how far it came …
-pub const BACKTEST_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// … as it does after this time.
-pub const BACKTEST_TIME_MAX: Duration = Duration::from_secs(10);
-/// Bytes of one partition it reads at once.
-pub const BACKTEST_READ_BYTES: usize = 256 * 1024;
-/// Events it shows unless the request says otherwise.
-pub const BACKTEST_SAMPLES_DEFAULT: usize = 20;
-/// Most it shows.
-pub const BACKTEST_SAMPLES_MAX: usize = 250;
-
 /// Offsets one source partition may span between its lowest incomplete and its
 /// newest, a bit each. At the bound the partition is not read further. Attempts
 /// that hang stay open for up to 25 s (queue and timeout): a smaller span stops
@@ -424,6 +385,29 @@ pub const GATE_DWELL: Duration = Duration::from_secs(1);
 /// after so many others takes effect again.
 pub const COMMANDS_REMEMBERED_MAX: usize = 1_024;
 
+/// Operations of one lane partition of which is remembered how far they are …
+pub const MADE_MAX: usize = 1_024;
+/// … and ranges of all of them. Past either, the one that made nothing for the
+/// longest time is forgotten: if it is not over, it begins again.
+pub const MADE_RANGES_MAX: usize = 64 * 1_024;
+/// Operations of one lane partition that are carried out at once; the others
+/// wait for that.
+pub const OPERATIONS_AT_ONCE: usize = 4;
+/// Bytes of records an operation reads at once, and keeps until they are
+/// written.
+pub const OPERATION_READ_BYTES: usize = 256 * 1_024;
+/// Deliveries an operation writes at once.
+pub const OPERATION_BATCH_MAX: usize = 500;
+/// Deliveries one endpoint may hold while an operation makes more of them; from
+/// there on it waits until some are taken.
+pub const OPERATION_HELD_MAX: u64 = 4_096;
+/// An operation says how far it is no more often.
+pub const OPERATION_TOLD_EVERY: Duration = Duration::from_secs(1);
+/// First pause before a source that cannot be read is read again …
+pub const OPERATION_WAIT_FIRST: Duration = Duration::from_millis(100);
+/// … and the longest, each one twice the one before it.
+pub const OPERATION_WAIT_MAX: Duration = Duration::from_secs(10);
+
 /// A lane partition's snapshot is written so often while there is news …
 pub const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
 /// … or when so many bytes stand behind the last one …
@@ -476,6 +460,10 @@ const _: () = {
     assert!(2 * PAGE_LOW <= PAGE_MAX && HOLD_TAKEN_MAX < PAGE_MAX);
     assert!(TIMERS_PER_ENDPOINT_MAX <= TIMERS_MAX);
     assert!(DEAD_RANGE_MIN <= PAGE_MAX);
+    // Whatever is being carried out is remembered.
+    assert!(OPERATIONS_AT_ONCE <= MADE_MAX);
+    assert!(OPERATIONS_AT_ONCE * OPERATION_RANGES_MAX <= MADE_RANGES_MAX);
+    assert!(OPERATION_WAIT_FIRST.as_millis() <= OPERATION_WAIT_MAX.as_millis());
     // A run is two numbers of at most ten bytes.
     assert!(SNAPSHOT_RUNS_MAX * 20 + PAGE_MAX * 20 < SNAPSHOT_PART_BYTES_MAX);
     assert!(DISABLE_SPAN_MIN.as_secs() <= DISABLE_AFTER.as_secs());

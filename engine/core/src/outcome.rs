@@ -138,8 +138,21 @@ impl Outcome {
     }
 }
 
+impl Blame {
+    /// Its stable name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Receiver => "receiver",
+            Self::Network => "network",
+            Self::Sender => "sender",
+            Self::Policy => "policy",
+        }
+    }
+}
+
 impl Cause {
-    const ALL: [Self; 17] = [
+    /// All of them.
+    pub const ALL: [Self; 17] = [
         Self::Http4xx,
         Self::Http5xx,
         Self::RedirectNotFollowed,

@@ -63,7 +63,7 @@ struct Slot {
     id: EndpointId,
     endpoint: Option<Arc<Endpoint>>,
     gate: Gate,
-    /// Of the last change; [`SWEPT`] once even that is to be forgotten.
+    /// Of the last record; [`SWEPT`] once even that is to be forgotten.
     version: u64,
 }
 
@@ -85,6 +85,8 @@ struct TenantIndex {
     all: Vec<EndpointIx>,
     /// Whether one of them has a filter.
     filtered: bool,
+    /// Whether one of them does not want some types.
+    excluding: bool,
     members: Vec<EndpointIx>,
 }
 
@@ -168,16 +170,19 @@ impl Table {
     /// The present state of an endpoint as a record of its own, to be written
     /// behind one that was refused: a compacted log keeps the last record of a
     /// key, so the last has to be one that stands. Every instance makes the same
-    /// one of the same state, and the second of two changes nothing.
+    /// one of the same state, and the second of two changes nothing. To the
+    /// endpoint it is no change: its version stays.
     pub fn restated(&self, id: EndpointId) -> Bytes {
         let ix = self.by_id.get(&id);
         let slot = ix.and_then(|ix| self.slots.get(usize::try_from(ix.0).ok()?));
         let Some(present) = slot.and_then(|slot| slot.endpoint.as_ref()) else {
             return Bytes::new();
         };
-        let mut record = present.to_proto();
-        record.version += 1;
-        record.to_value()
+        let again = Endpoint {
+            restated: present.restated + 1,
+            ..Endpoint::clone(present)
+        };
+        again.to_proto().to_value()
     }
 
     fn apply_gate(&mut self, id: EndpointId, value: &Bytes) -> Result<(), String> {
@@ -274,6 +279,7 @@ impl TenantIndex {
                 continue;
             };
             index.filtered |= endpoint.filter.is_some();
+            index.excluding |= !endpoint.exclude_event_types.is_empty();
             if endpoint.event_types.is_empty() {
                 index.all.push(ix);
             }
@@ -322,6 +328,22 @@ impl Registry {
             }
             out.truncate(seen);
         }
+        if index.excluding {
+            self.exclude(event_type, start, out);
+        }
+    }
+
+    /// Takes out again those that named the type as one they do not want.
+    fn exclude(&self, event_type: &str, start: usize, out: &mut Vec<EndpointIx>) {
+        let mut kept = start;
+        for at in start..out.len() {
+            let endpoint = self.endpoint(out[at]);
+            if endpoint.is_some_and(|endpoint| endpoint.wants(event_type)) {
+                out[kept] = out[at];
+                kept += 1;
+            }
+        }
+        out.truncate(kept);
     }
 
     /// Takes out of [`matching`](Self::matching) endpoints of a tenant those
@@ -375,7 +397,8 @@ impl Registry {
         let place = usize::try_from(self.index(endpoint.id)?.0).ok()?;
         let slot = self.slots.get(place)?;
         let present = slot.endpoint.as_ref().map(|present| present.version);
-        (slot.version != endpoint.version).then_some(Applied::Refused { present })
+        let last = present.unwrap_or(slot.version);
+        (last != endpoint.version).then_some(Applied::Refused { present })
     }
 
     /// A tenant's endpoints, oldest first.

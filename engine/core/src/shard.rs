@@ -256,14 +256,15 @@ impl Shard {
         self.patience.may_wait(now, hunger)
     }
 
-    /// An attempt ended.
+    /// An attempt ended. Answers when the next one is due, where that is decided
+    /// here: for a retry its owner decides it.
     pub fn finished(
         &mut self,
         delivery: Delivery,
         outcome: Outcome,
         now: Timestamp,
         actions: &mut Vec<Action>,
-    ) {
+    ) -> Option<Timestamp> {
         let ix = delivery.endpoint;
         let lost = is_lost(&outcome);
         let suspect = self.panic.is_on() && outcome.verdict != Verdict::Delivered;
@@ -285,19 +286,21 @@ impl Shard {
                 self.pace.answered(took, base, now);
             }
         }
-        match delivery.ticket.room {
+        let due = match delivery.ticket.room {
             // It was our own fault: as if it had not been made.
             Room::Ingest if suspect && is_unanswered(&outcome) => {
                 self.put_in_lane(delivery, proto::Reason::Gate, now, actions);
+                None
             }
             Room::Owner if suspect && is_unanswered(&outcome) => {
-                self.settle(delivery, Outcome::failed(Cause::EgressError), now, actions);
+                self.settle(delivery, Outcome::failed(Cause::EgressError), now, actions)
             }
             _ => self.settle(delivery, outcome, now, actions),
-        }
+        };
         self.hold(ix, now, actions);
         self.enter_ring(ix);
         self.turn(now, actions);
+        due
     }
 
     /// The log acknowledged records of so many bytes.

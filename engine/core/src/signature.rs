@@ -26,7 +26,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use zeroize::Zeroizing;
 
 pub use self::ed25519::{Jwk, SECRET_PREFIX as KEY_PAIR_PREFIX};
-pub use self::scheme::{Algorithm, Piece, Scheme, Signed, UnknownScheme};
+pub use self::scheme::{Algorithm, EVENT_HEADERS, Piece, Scheme, Signed, UnknownScheme};
 pub use self::signer::Signer;
 use crate::limits::{
     SIGNATURE_TOLERANCE, SIGNATURES_READ_MAX, TEXT_SECRET_BYTES_MAX, TEXT_SECRET_BYTES_MIN,

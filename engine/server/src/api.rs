@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use dashmap::DashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
-use posthaste_core::limits::BACKTESTS_MAX;
+use posthaste_core::limits::{BACKTESTS_MAX, LOOKS_MAX};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -28,10 +28,12 @@ mod audit;
 mod auth;
 mod body;
 pub mod dead_letters;
+pub mod deliveries;
 pub mod endpoints;
 pub mod events;
 pub mod filters;
 mod keys;
+mod look;
 pub mod operations;
 mod page;
 mod portal;
@@ -52,6 +54,8 @@ pub struct Api {
     pub(crate) event_partitions: u32,
     /// Those that may begin.
     pub(crate) backtests: Semaphore,
+    /// … and looks through the log.
+    pub(crate) looks: Semaphore,
     metrics: PrometheusHandle,
     /// Cancelled when the process stops.
     stop: CancellationToken,
@@ -95,6 +99,7 @@ impl Api {
             idempotency: DashMap::new(),
             event_partitions: parts.event_partitions,
             backtests: Semaphore::new(BACKTESTS_MAX),
+            looks: Semaphore::new(LOOKS_MAX),
             metrics: parts.metrics,
             stop: parts.stop,
         }
@@ -105,7 +110,9 @@ impl Api {
         let api = Arc::new(self);
         Router::new()
             .merge(of_tenants())
-            .merge(operations())
+            .merge(deliveries::routes())
+            .merge(events::routes())
+            .merge(operations::routes())
             .route("/v1/secrets/reseal", post(secrets::reseal))
             .route("/.well-known/webhook-keys", get(secrets::published))
             .route("/v1/filters/evaluate", post(filters::evaluate))
@@ -130,7 +137,10 @@ impl Api {
 /// What belongs to a tenant.
 fn of_tenants() -> Router<Arc<Api>> {
     Router::new()
-        .route("/v1/tenants/{tenant}/events", post(events::publish))
+        .route(
+            "/v1/tenants/{tenant}/events",
+            get(events::list_of_tenant).post(events::publish),
+        )
         .route("/v1/tenants/{tenant}/portal_sessions", post(portal::create))
         .route(
             "/v1/tenants/{tenant}/endpoints",
@@ -171,29 +181,6 @@ fn of_tenants() -> Router<Arc<Api>> {
             "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets/{secret}",
             delete(secrets::delete),
         )
-}
-
-/// What is asked of endpoints' owners: each for all tenants, and for one.
-fn operations() -> Router<Arc<Api>> {
-    let mut routes = Router::new()
-        .route("/v1/replays", post(operations::replay::create))
-        .route("/v1/resends", post(operations::resend::create));
-    for base in ["/v1/operations", "/v1/tenants/{tenant}/operations"] {
-        let one = format!("{base}/{{operation}}");
-        routes = routes
-            .route(base, get(operations::list))
-            .route(&one, get(operations::show))
-            .route(&format!("{one}/pause"), post(operations::pause))
-            .route(&format!("{one}/resume"), post(operations::resume))
-            .route(&format!("{one}/cancel"), post(operations::cancel));
-    }
-    let of = |verb| format!("/v1/tenants/{{tenant}}/endpoints/{{endpoint}}/{verb}");
-    routes
-        .route(&of("replays"), post(operations::replay::create_for))
-        .route(&of("resends"), post(operations::resend::create_for))
-        .route(&of("cancel"), post(operations::lane::cancel))
-        .route(&of("retry_now"), post(operations::lane::retry_now))
-        .route(&of("probe"), post(operations::lane::probe))
 }
 
 /// Ready from the moment rooms run until the process is told to stop.

@@ -14,7 +14,7 @@ use serde::Deserialize;
 pub use self::policies::RetryPolicies;
 pub use self::secrets::{KeySource, SecretsConfig};
 use self::times::duration;
-pub use self::times::{format_rfc3339, parse_duration, parse_rfc3339};
+pub use self::times::{format_rfc3339, format_rfc3339_millis, parse_duration, parse_rfc3339};
 use crate::log::{Cleanup, Start, TopicSpec};
 
 mod check;

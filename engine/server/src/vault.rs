@@ -1,5 +1,6 @@
 //! Secrets at rest: sealed under a master key before they enter the log, opened
-//! only where they sign.
+//! only where they sign. So are the values of endpoints' own headers, which can
+//! be credentials.
 //!
 //! A sealed secret is XChaCha20-Poly1305 under a random nonce, bound to its
 //! endpoint and its own id, so that nobody who can write the log moves one
@@ -11,7 +12,7 @@ use std::path::Path;
 
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
-use posthaste_core::endpoint::{Endpoint, Held, Sealed, Secret};
+use posthaste_core::endpoint::{Endpoint, Held, Sealed};
 use posthaste_core::id::EndpointId;
 use posthaste_core::registry::Registry;
 use posthaste_core::time::Timestamp;
@@ -142,7 +143,7 @@ impl Vault {
         })
     }
 
-    /// Seals a secret's text for its endpoint and id, under the first key.
+    /// Seals a text for its endpoint and id, under the first key.
     ///
     /// # Errors
     /// There is no randomness.
@@ -163,16 +164,17 @@ impl Vault {
         })
     }
 
-    /// A secret's text, to sign with.
+    /// A text that is kept for an endpoint under this id.
     ///
     /// # Errors
     /// Its key is not here, or it is not what was sealed.
     pub fn open(
         &self,
         endpoint: EndpointId,
-        secret: &Secret,
+        id: &str,
+        held: &Held,
     ) -> Result<Zeroizing<String>, OpenError> {
-        let sealed = match &secret.held {
+        let sealed = match held {
             Held::Clear(text) => return Ok(text.clone()),
             Held::Sealed(sealed) => sealed,
         };
@@ -185,7 +187,7 @@ impl Vault {
         let nonce = nonce.map_err(|_| OpenError::Damaged)?;
         let payload = Payload {
             msg: sealed.text.as_ref(),
-            aad: &bound_to(endpoint, &secret.id),
+            aad: &bound_to(endpoint, id),
         };
         let text = key.cipher.decrypt(&XNonce::from(nonce), payload);
         let text = text.map_err(|_| OpenError::Damaged)?;
@@ -194,21 +196,25 @@ impl Vault {
             .map_err(|_| OpenError::Damaged)
     }
 
-    /// Whether a secret is sealed as a new one would be.
-    pub fn is_current(&self, secret: &Secret) -> bool {
-        matches!(&secret.held, Held::Sealed(sealed) if sealed.key_id == self.first.id)
+    /// Whether everything of an endpoint is sealed as it would be now.
+    pub fn is_current(&self, endpoint: &Endpoint) -> bool {
+        endpoint.kept().all(|(_, held)| self.has_sealed(held))
     }
 
-    /// Seals an endpoint's secrets anew, those that need it.
+    fn has_sealed(&self, held: &Held) -> bool {
+        matches!(held, Held::Sealed(sealed) if sealed.key_id == self.first.id)
+    }
+
+    /// Seals of an endpoint's secrets and headers those that are not current.
     ///
     /// # Errors
     /// One cannot be opened, or sealed.
     pub fn reseal(&self, endpoint: &mut Endpoint) -> Result<(), ResealError> {
-        let id = endpoint.id;
-        for secret in &mut endpoint.secrets {
-            if !self.is_current(secret) {
-                let text = self.open(id, secret)?;
-                secret.held = Held::Sealed(self.seal(id, &secret.id, &text)?);
+        let whose = endpoint.id;
+        for (id, held) in endpoint.kept_mut() {
+            if !self.has_sealed(held) {
+                let text = self.open(whose, &id, held)?;
+                *held = Held::Sealed(self.seal(whose, &id, &text)?);
             }
         }
         Ok(())
@@ -222,10 +228,11 @@ impl Vault {
     pub fn judge(&self, registry: &Registry, now: Timestamp) -> Result<usize, VaultError> {
         let mut stale = 0;
         for endpoint in registry.endpoints() {
-            let is_stale = |secret: &Secret| !self.is_current(secret);
-            stale += usize::from(endpoint.secrets.iter().any(is_stale));
-            for secret in endpoint.secrets.iter().filter(|s| s.is_live(now)) {
-                if let Held::Sealed(sealed) = &secret.held
+            stale += usize::from(!self.is_current(endpoint));
+            let secrets = endpoint.secrets.iter().filter(|s| s.is_live(now));
+            let headers = endpoint.headers.iter().map(|header| &header.held);
+            for held in secrets.map(|secret| &secret.held).chain(headers) {
+                if let Held::Sealed(sealed) = held
                     && !self.ids().any(|id| id == sealed.key_id)
                 {
                     let known: Vec<_> = self.ids().map(|id| format!("`{id}`")).collect();

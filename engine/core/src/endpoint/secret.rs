@@ -30,7 +30,8 @@ pub struct Secret {
     pub expires_at: Option<Timestamp>,
 }
 
-/// A secret's text, in the form of the endpoint's scheme.
+/// A text that is not to be read in the log: a secret in the form of its
+/// endpoint's scheme, or a header's value.
 #[derive(Clone)]
 pub enum Held {
     /// As it is: written before secrets were sealed.
@@ -39,7 +40,7 @@ pub enum Held {
     Sealed(Sealed),
 }
 
-/// A secret's text that only a master key opens.
+/// A text that only a master key opens.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed {
     /// Which key.
@@ -69,6 +70,33 @@ pub enum RemoveError {
     Newest,
 }
 
+impl Held {
+    /// As a record has it: in the clear, or sealed.
+    pub(super) fn to_proto(&self) -> (String, Option<proto::Sealed>) {
+        match self {
+            Self::Clear(text) => (text.as_str().to_owned(), None),
+            Self::Sealed(sealed) => (
+                String::new(),
+                Some(proto::Sealed {
+                    key_id: sealed.key_id.clone(),
+                    nonce: sealed.nonce.clone(),
+                    text: sealed.text.clone(),
+                }),
+            ),
+        }
+    }
+}
+
+impl From<proto::Sealed> for Sealed {
+    fn from(record: proto::Sealed) -> Self {
+        Self {
+            key_id: record.key_id,
+            nonce: record.nonce,
+            text: record.text,
+        }
+    }
+}
+
 impl Secret {
     /// A secret that signs at once and for ever. `text` is what `held` holds.
     pub fn new(id: String, text: &str, held: Held, now: Timestamp) -> Self {
@@ -95,17 +123,7 @@ impl Secret {
 
     /// As its record.
     pub fn to_proto(&self) -> proto::Secret {
-        let (text, sealed) = match &self.held {
-            Held::Clear(text) => (text.as_str().to_owned(), None),
-            Held::Sealed(sealed) => (
-                String::new(),
-                Some(proto::Sealed {
-                    key_id: sealed.key_id.clone(),
-                    nonce: sealed.nonce.clone(),
-                    text: sealed.text.clone(),
-                }),
-            ),
-        };
+        let (text, sealed) = self.held.to_proto();
         proto::Secret {
             id: self.id.clone(),
             text,
@@ -124,11 +142,7 @@ impl Secret {
             id: record.id,
             held: match record.sealed {
                 None => Held::Clear(Zeroizing::new(record.text)),
-                Some(sealed) => Held::Sealed(Sealed {
-                    key_id: sealed.key_id,
-                    nonce: sealed.nonce,
-                    text: sealed.text,
-                }),
+                Some(sealed) => Held::Sealed(sealed.into()),
             },
             created_at: Timestamp::from_millis(record.created_at_ms),
             not_before: Timestamp::from_millis(record.not_before_ms),

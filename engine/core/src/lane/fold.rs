@@ -1,7 +1,7 @@
 //! The state that the facts of one lane partition add up to: timers, holds, and
 //! the commands that took effect.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use posthaste_proto as proto;
@@ -10,14 +10,17 @@ use proto::progress::{Entry, Kind};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::hold::Hold;
-use crate::id::{DeliveryId, EndpointId};
+use crate::id::{DeliveryId, EndpointId, OperationId};
 use crate::time::Timestamp;
 pub use crate::timers::Owed;
 use crate::timers::Timers;
 
 mod command;
+mod made;
 
 pub use command::Commanded;
+pub use made::Made;
+use made::{Link, Operations};
 
 /// What one record changed.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +31,8 @@ pub enum Change {
     Owed(Owed),
     /// A delivery is held from now on: as soon as its endpoint takes it.
     Held(Head),
-    /// A second copy of a delivery that waits for its time: dropped.
+    /// A second copy of a delivery that waits for its time, or one that does not
+    /// follow what its operation made before: dropped.
     Duplicate,
     /// Facts about these offsets.
     Facts(Vec<Fact>),
@@ -73,7 +77,9 @@ pub struct Fold {
     /// Ordering keys of timers that have one.
     orders: BTreeMap<u64, u64>,
     commands: VecDeque<[u8; 16]>,
-    commands_seen: HashSet<[u8; 16]>,
+    /// What each came to.
+    counts: HashMap<[u8; 16], u64>,
+    made: Operations,
     next: u64,
     author: Option<u64>,
 }
@@ -113,6 +119,7 @@ impl Fold {
     pub fn new(next: u64) -> Self {
         Self {
             next,
+            made: Operations::new(next == 0),
             ..Self::default()
         }
     }
@@ -121,7 +128,7 @@ impl Fold {
     pub fn apply(&mut self, offset: u64, value: &Bytes) -> Result<Change, RecordError> {
         assert!(offset >= self.next, "a record was folded twice");
         let change = match RecordType::of(value)? {
-            RecordType::Deliver => self.deliver(offset, Head::read(value)?),
+            RecordType::Deliver => self.deliver(offset, &proto::DeliverHead::from_value(value)?)?,
             RecordType::Progress => self.progress(&proto::Progress::from_value(value)?)?,
             RecordType::Claim => Change::Claim,
             RecordType::Command => self.command(offset, &proto::Command::from_value(value)?)?,
@@ -148,21 +155,27 @@ impl Fold {
         self.next = self.next.max(next);
     }
 
-    /// Held deliveries are never told from their copies: what is known of them
-    /// is where they stand.
-    fn deliver(&mut self, offset: u64, head: Head) -> Change {
+    /// Held deliveries are told from their copies only where an operation made
+    /// them: of others is known where they stand.
+    fn deliver(&mut self, offset: u64, record: &proto::DeliverHead) -> Result<Change, RecordError> {
+        let head = Head::of(record)?;
+        if let Some(link) = Link::of(record)?
+            && !self.made.follow(offset, link)
+        {
+            return Ok(Change::Duplicate);
+        }
         let Head { owed, order } = head;
         if head.is_held() {
             self.hold(owed.endpoint, offset);
-            return Change::Held(head);
+            return Ok(Change::Held(head));
         }
         if !self.timers.insert(offset, owed) {
-            return Change::Duplicate;
+            return Ok(Change::Duplicate);
         }
         if order != 0 {
             self.orders.insert(offset, order);
         }
-        Change::Owed(owed)
+        Ok(Change::Owed(owed))
     }
 
     fn hold(&mut self, endpoint: EndpointId, offset: u64) {
@@ -308,6 +321,25 @@ impl Fold {
             .or_insert_with(|| Hold::empty(piece.cursor, piece.last, piece.count))
     }
 
+    /// What an operation made so far; `None` where it made nothing.
+    pub fn made(&self, operation: OperationId) -> Option<&Made> {
+        self.made.get(operation)
+    }
+
+    pub(super) fn operations(&self) -> &Operations {
+        &self.made
+    }
+
+    /// Whatever operations made before `next` is known, once it is restored.
+    pub(super) fn knows_all(&mut self) {
+        self.made.is_whole();
+    }
+
+    /// Out of a snapshot.
+    pub(super) fn restore_made(&mut self, piece: &proto::snapshot::Made) -> bool {
+        self.made.restore(piece)
+    }
+
     /// The owner epoch of the facts folded last.
     pub fn author(&self) -> Option<u64> {
         self.author
@@ -381,6 +413,8 @@ impl PartialEq for Fold {
             && self.holds == other.holds
             && self.orders == other.orders
             && self.commands == other.commands
+            && self.counts == other.counts
+            && self.made == other.made
             && self.timers.iter().eq(other.timers.iter())
     }
 }

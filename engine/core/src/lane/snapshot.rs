@@ -30,6 +30,8 @@ use crate::timers::Owed;
 const ITEM_BYTES: usize = 8 + ENDPOINT_BYTES;
 /// … of an endpoint in a part's table.
 const ENDPOINT_BYTES: usize = 18;
+/// … of a count.
+const COUNT_BYTES: usize = 10;
 
 /// Where a snapshot lies: the metadata of the commit of its `upto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,8 +162,14 @@ pub(super) fn write(
         writer.standing(endpoint, standing);
     }
     for id in fold.commands() {
-        writer.room(ENDPOINT_BYTES);
+        writer.room(ENDPOINT_BYTES + COUNT_BYTES);
         writer.part.commands.push(Bytes::copy_from_slice(id));
+        let count = fold.commanded(id).unwrap_or(0);
+        writer.part.command_counts.push(count);
+    }
+    for piece in fold.operations().pieces() {
+        writer.room(piece.encoded_len());
+        writer.part.made.push(piece);
     }
     writer.finish()
 }
@@ -289,6 +297,7 @@ impl Writer {
 
 fn load(parts: impl Iterator<Item = proto::Snapshot>, upto: u64) -> Result<Loaded, RecordError> {
     let mut fold = Fold::new(upto);
+    fold.knows_all();
     let mut standings = Vec::new();
     let mut ends = BTreeMap::new();
     for part in parts {
@@ -308,8 +317,14 @@ fn load(parts: impl Iterator<Item = proto::Snapshot>, upto: u64) -> Result<Loade
         for standing in part.standings {
             standings.push((endpoint(standing.endpoint)?, standing));
         }
-        for id in &part.commands {
-            fold.remember(bytes16(id)?);
+        // An older version does not say what they came to.
+        let counts = part.command_counts.iter().copied();
+        let counts = counts.chain(std::iter::repeat(0));
+        for (id, count) in part.commands.iter().zip(counts) {
+            fold.remember(bytes16(id)?, count);
+        }
+        if !part.made.iter().all(|piece| fold.restore_made(piece)) {
+            return Err(malformed("an operation that cannot be"));
         }
     }
     Ok(Loaded { fold, standings })

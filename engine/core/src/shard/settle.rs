@@ -14,23 +14,24 @@ use crate::retry::{Decision, GiveUpCause};
 use crate::time::Timestamp;
 
 impl Shard {
+    /// Answers when the next attempt is due, where the shard decides that.
     pub(super) fn settle(
         &mut self,
         delivery: Delivery,
         outcome: Outcome,
         now: Timestamp,
         actions: &mut Vec<Action>,
-    ) {
+    ) -> Option<Timestamp> {
         if delivery.ticket.room == Room::Owner {
             actions.push(Action::Report(Report {
                 ticket: delivery.ticket,
                 end: ReportEnd::Attempted(outcome),
             }));
-            return;
+            return None;
         }
         if outcome.verdict == Verdict::Delivered {
             actions.push(Action::Close(delivery.ticket));
-            return;
+            return None;
         }
         let attempts = delivery.attempts + 1;
         let deadline = now.after(DELIVERY_AGE_MAX);
@@ -42,7 +43,8 @@ impl Shard {
             // Its owner asks once more, and alone may disable the endpoint.
             Decision::GiveUp(GiveUpCause::Gone) => (attempts, None),
             Decision::GiveUp(cause) => {
-                return self.append_dead(delivery, cause, &outcome, now, actions);
+                self.append_dead(delivery, cause, &outcome, now, actions);
+                return None;
             }
         };
         let waiting = Waiting {
@@ -52,6 +54,7 @@ impl Shard {
             due,
         };
         self.append_lane(delivery, waiting, Some(&outcome), actions);
+        due
     }
 
     /// No room for it here and now.

@@ -43,6 +43,8 @@ pub enum Piece {
     DeliveryGuid,
     /// The endpoint's id.
     Endpoint,
+    /// Which attempt it is, from 1.
+    Attempt,
     /// Which retry it is, from 1; none on a first attempt.
     RetryNumber,
     /// Why there is a retry; none on a first attempt.
@@ -84,6 +86,14 @@ pub enum Algorithm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected `standard_webhooks`, `stripe`, `github` or `slack`")]
 pub struct UnknownScheme;
+
+/// What an endpoint can ask for beside its scheme's headers. No signature covers
+/// them.
+pub const EVENT_HEADERS: &[(&str, Piece)] = &[
+    ("webhook-event-type", Piece::EventType),
+    ("webhook-attempt", Piece::Attempt),
+    ("webhook-retry-reason", Piece::RetryReason),
+];
 
 impl Scheme {
     /// All of them.

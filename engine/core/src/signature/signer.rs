@@ -82,6 +82,10 @@ impl Signer {
             Piece::EventType => out.extend_from_slice(signed.event_type.as_bytes()),
             Piece::DeliveryGuid => github::guid_into(signed.endpoint, signed.id, out),
             Piece::Endpoint => out.extend_from_slice(signed.endpoint_text.as_bytes()),
+            Piece::Attempt => {
+                let number = u64::from(signed.retries) + 1;
+                out.extend_from_slice(decimal(number, &mut [0; DIGITS_MAX]));
+            }
             Piece::RetryNumber | Piece::RetryReason if signed.retries == 0 => return false,
             Piece::RetryNumber => {
                 out.extend_from_slice(decimal(signed.retries.into(), &mut [0; DIGITS_MAX]));

@@ -25,8 +25,8 @@ mod filter;
 mod redrive;
 mod scan;
 
-pub(super) use filter::{CLOCKS_APART, read_time};
 use filter::{Filter, Wanted};
+pub(super) use filter::{find_endpoint, read_time};
 pub(super) use redrive::count;
 pub use redrive::redrive;
 use scan::{Cursor, Letter, Scan};

@@ -1,13 +1,15 @@
 //! Endpoints: create, list, show; `change` has what changes them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use posthaste_core::endpoint::Endpoint;
+use posthaste_core::endpoint::{Endpoint, Held};
 use posthaste_core::event::check_tenant;
+use posthaste_core::filter::TypePattern;
 use posthaste_core::id::EndpointId;
 use posthaste_core::limits::ENDPOINTS_PER_TENANT_MAX;
 use posthaste_core::rng::Rng;
@@ -25,7 +27,7 @@ use super::problem::{Asked, Problem, Segments};
 use super::secrets::seal;
 use super::signing::{Chosen, Imported, Signing, secret_text};
 use crate::clock::random_seed;
-use crate::config::parse_duration;
+use crate::config::{format_rfc3339, parse_duration};
 use crate::control::By;
 
 mod change;
@@ -47,6 +49,8 @@ struct NewEndpoint {
     description: String,
     #[serde(default)]
     event_types: Vec<String>,
+    #[serde(default)]
+    exclude_event_types: Vec<String>,
     /// As it is written, so that no number in it is rounded.
     #[serde(default, skip_serializing)]
     filter: Option<Box<RawValue>>,
@@ -60,7 +64,10 @@ struct NewEndpoint {
     #[serde(default, skip_serializing)]
     start_at: Option<String>,
     #[serde(default)]
-    headers: std::collections::BTreeMap<String, String>,
+    headers: BTreeMap<String, String>,
+    /// Type, attempt and retry reason in headers too.
+    #[serde(default)]
+    event_headers: bool,
     #[serde(default)]
     max_in_flight: u32,
     #[serde(default)]
@@ -105,6 +112,7 @@ struct Shown {
     description: String,
     status: &'static str,
     event_types: Vec<String>,
+    exclude_event_types: Vec<String>,
     signing: Chosen,
     filter: Option<Box<RawValue>>,
     max_in_flight: u32,
@@ -120,7 +128,8 @@ struct Shown {
     #[serde(skip_serializing_if = "String::is_empty")]
     disabled_reason: String,
     headers: Vec<String>,
-    created_at_ms: u64,
+    event_headers: bool,
+    created_at: String,
     version: u64,
 }
 
@@ -227,11 +236,17 @@ fn build(
         created_at_ms: now.as_millis(),
         ..proto::Endpoint::default()
     };
-    Ok((filled(api, record, new)?, secret))
+    Ok((filled(api, record, None, new)?, secret))
 }
 
-/// A record with what can be changed of it as it is asked for.
-fn filled(api: &Api, record: proto::Endpoint, new: NewEndpoint) -> Result<Endpoint, Problem> {
+/// A record with what can be changed of it as it is asked for. `present` is the
+/// endpoint it is of, where there is one.
+fn filled(
+    api: &Api,
+    record: proto::Endpoint,
+    present: Option<&Endpoint>,
+    new: NewEndpoint,
+) -> Result<Endpoint, Problem> {
     api.egress
         .check_url(&new.url)
         .map_err(|error| Problem::invalid("url", error))?;
@@ -242,10 +257,12 @@ fn filled(api: &Api, record: proto::Endpoint, new: NewEndpoint) -> Result<Endpoi
             .map(|span| u32::try_from(span.as_millis()).unwrap_or(u32::MAX))
             .map_err(|problem| Problem::invalid(param, problem)),
     };
-    Ok(Endpoint::from_proto(proto::Endpoint {
+    let mut endpoint = Endpoint::from_proto(proto::Endpoint {
         uid: new.uid,
         url: new.url,
         event_types: new.event_types,
+        exclude_event_types: new.exclude_event_types,
+        event_headers: new.event_headers,
         filter: new.filter.map_or_else(String::new, |f| f.get().to_owned()),
         headers: new
             .headers
@@ -253,6 +270,7 @@ fn filled(api: &Api, record: proto::Endpoint, new: NewEndpoint) -> Result<Endpoi
             .map(|(name, value)| proto::Header {
                 name,
                 value: value.into_bytes().into(),
+                sealed: None,
             })
             .collect(),
         max_in_flight: new.max_in_flight,
@@ -267,7 +285,49 @@ fn filled(api: &Api, record: proto::Endpoint, new: NewEndpoint) -> Result<Endpoi
         owned: new.owned,
         rate_per_second: new.rate_per_second,
         ..record
-    })?)
+    })?;
+    seal_headers(api, &mut endpoint, present)?;
+    Ok(endpoint)
+}
+
+/// Seals headers' values; one that stays what it was stays sealed as it was.
+fn seal_headers(
+    api: &Api,
+    endpoint: &mut Endpoint,
+    present: Option<&Endpoint>,
+) -> Result<(), Problem> {
+    let before = present.map_or(&[][..], |present| &present.headers);
+    for header in &mut endpoint.headers {
+        let Held::Clear(value) = &header.held else {
+            continue;
+        };
+        let id = header.seal_id();
+        let same = before.iter().find(|old| {
+            let opened = api.vault.open(endpoint.id, &id, &old.held);
+            old.name == header.name && opened.is_ok_and(|old| old == *value)
+        });
+        header.held = match same {
+            Some(old) => old.held.clone(),
+            None => {
+                let sealed = api.vault.seal(endpoint.id, &id, value);
+                Held::Sealed(sealed.map_err(|error| Problem::unavailable(error.to_string()))?)
+            }
+        };
+    }
+    Ok(())
+}
+
+/// The values of an endpoint's headers, to be changed.
+fn open_headers(api: &Api, endpoint: &Endpoint) -> Result<BTreeMap<String, String>, Problem> {
+    let opened = endpoint.headers.iter().map(|header| {
+        let value = api.vault.open(endpoint.id, &header.seal_id(), &header.held);
+        let value = value.map_err(|error| {
+            let name = &header.name;
+            Problem::conflict("unreadable_header", format!("`{name}` is {error}"))
+        })?;
+        Ok((header.name.clone(), value.to_string()))
+    });
+    opened.collect()
 }
 
 /// A policy is the configuration's; none means `standard`.
@@ -288,6 +348,10 @@ fn filter_of(endpoint: &Endpoint) -> Option<Box<RawValue>> {
     RawValue::from_string(text.to_owned()).ok()
 }
 
+fn texts(patterns: &[TypePattern]) -> Vec<String> {
+    patterns.iter().map(ToString::to_string).collect()
+}
+
 fn shown(endpoint: &Endpoint) -> Shown {
     Shown {
         id: endpoint.id.to_string(),
@@ -300,11 +364,8 @@ fn shown(endpoint: &Endpoint) -> Shown {
             (false, true) => "paused",
             (false, false) => "active",
         },
-        event_types: endpoint
-            .event_types
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        event_types: texts(&endpoint.event_types),
+        exclude_event_types: texts(&endpoint.exclude_event_types),
         filter: filter_of(endpoint),
         signing: Chosen::from(endpoint),
         max_in_flight: endpoint.max_in_flight,
@@ -323,7 +384,8 @@ fn shown(endpoint: &Endpoint) -> Shown {
         },
         disabled_reason: endpoint.disabled_reason.clone(),
         headers: endpoint.headers.iter().map(|h| h.name.clone()).collect(),
-        created_at_ms: endpoint.created_at.as_millis(),
+        event_headers: endpoint.event_headers,
+        created_at: format_rfc3339(endpoint.created_at),
         version: endpoint.version,
     }
 }

@@ -31,6 +31,11 @@ use crate::ingest::decode::{headers_of, record_of};
 use crate::log::{AppendError, NewRecord, TopicPartition};
 use crate::telemetry;
 
+mod read;
+
+pub(super) use read::routes;
+pub use read::{Listing, Lookup, list, list_of_tenant, show, show_of_tenant};
+
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// How long a key is remembered.
 const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(24 * 3_600);

@@ -8,9 +8,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State as Shared;
 use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use posthaste_core::id::OperationId;
 use posthaste_core::operation::{Kind, Known, Operation, Operations, Progress, State, Wanted};
 use posthaste_core::time::Timestamp;
@@ -141,6 +142,58 @@ const STATES: [(Stands, &str); 7] = [
     (Stands::Cancelled, "cancelled"),
     (Stands::Failed, "failed"),
 ];
+
+/// The routes: each for all tenants, and for one.
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/v1/replays", post(replay::create))
+        .route("/v1/resends", post(resend::create))
+        .route("/v1/operations", get(list))
+        .route("/v1/operations/{operation}", get(show))
+        .route("/v1/operations/{operation}/pause", post(pause))
+        .route("/v1/operations/{operation}/resume", post(resume))
+        .route("/v1/operations/{operation}/cancel", post(cancel))
+        .route("/v1/tenants/{tenant}/operations", get(list))
+        .route("/v1/tenants/{tenant}/operations/{operation}", get(show))
+        .route(
+            "/v1/tenants/{tenant}/operations/{operation}/pause",
+            post(pause),
+        )
+        .route(
+            "/v1/tenants/{tenant}/operations/{operation}/resume",
+            post(resume),
+        )
+        .route(
+            "/v1/tenants/{tenant}/operations/{operation}/cancel",
+            post(cancel),
+        )
+        .merge(of_endpoints())
+}
+
+/// What is asked of one endpoint's owner.
+fn of_endpoints() -> Router<Arc<Api>> {
+    Router::new()
+        .route(
+            "/v1/tenants/{tenant}/endpoints/{endpoint}/replays",
+            post(replay::create_for),
+        )
+        .route(
+            "/v1/tenants/{tenant}/endpoints/{endpoint}/resends",
+            post(resend::create_for),
+        )
+        .route(
+            "/v1/tenants/{tenant}/endpoints/{endpoint}/cancel",
+            post(lane::cancel),
+        )
+        .route(
+            "/v1/tenants/{tenant}/endpoints/{endpoint}/retry_now",
+            post(lane::retry_now),
+        )
+        .route(
+            "/v1/tenants/{tenant}/endpoints/{endpoint}/probe",
+            post(lane::probe),
+        )
+}
 
 /// Lists operations, oldest first.
 pub async fn list(

@@ -200,7 +200,7 @@ pub async fn reseal(State(api): State<Arc<Api>>, caller: Caller) -> Result<Respo
     let mut answer = Resealed::default();
     let mut page = Vec::new();
     for endpoint in registry.endpoints() {
-        if endpoint.secrets.iter().all(|s| api.vault.is_current(s)) {
+        if api.vault.is_current(endpoint) {
             continue;
         }
         if page.len() < RESEAL_PAGE_MAX {

@@ -92,6 +92,9 @@ pub(crate) struct Create {
     /// without any.
     #[arg(long = "types", value_name = "TYPE")]
     event_types: Vec<String>,
+    /// A type or pattern not to deliver though `--types` names it; once for each.
+    #[arg(long = "exclude-types", value_name = "TYPE")]
+    exclude_event_types: Vec<String>,
     /// Deliver only what passes this filter on an event's content; or a file
     /// that holds it.
     #[arg(long, value_name = "FILE|JSON")]
@@ -144,6 +147,10 @@ pub(crate) struct Create {
     /// A header to send; once for each.
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
+    /// Also say the event's type, the attempt and why there is a retry, in the
+    /// headers `webhook-event-type`, `webhook-attempt`, `webhook-retry-reason`.
+    #[arg(long)]
+    event_headers: bool,
     /// Offer HTTP/2.
     #[arg(long)]
     http2: bool,
@@ -199,6 +206,8 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
         "uid": create.uid,
         "description": create.description,
         "event_types": create.event_types,
+        "exclude_event_types": create.exclude_event_types,
+        "event_headers": create.event_headers,
         "max_in_flight": create.max_in_flight,
         "http2": create.http2,
         "retry_policy": create.retry_policy,

@@ -38,6 +38,13 @@ pub fn format_rfc3339(time: Timestamp) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// A time in RFC 3339 form, to the millisecond.
+pub fn format_rfc3339_millis(time: Timestamp) -> String {
+    let mut text = format_rfc3339(time);
+    text.pop();
+    format!("{text}.{:03}Z", time.as_millis() % 1_000)
+}
+
 /// Year, month and day so many days after 1970-01-01 (the same paper,
 /// `civil_from_days`).
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
@@ -115,6 +122,11 @@ mod tests {
                 Some(text)
             );
         }
+        let text = "2026-01-31T08:00:00.078Z";
+        assert_eq!(
+            parse_rfc3339(text).map(format_rfc3339_millis).as_deref(),
+            Some(text)
+        );
         for day in 0..80_000 {
             let (year, month, date) = civil_from_days(day);
             let signed = |n: u64| i64::try_from(n).unwrap();

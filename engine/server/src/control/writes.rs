@@ -30,6 +30,9 @@ const FOLD_WAIT: Duration = Duration::from_secs(5);
 /// Changes of one endpoint take turns, so that within one process none is
 /// refused by the fold; endpoints share this many turns.
 const TURNS: usize = 64;
+/// How often a change is written again because what it is based on was restated
+/// meanwhile: each time takes another conflict of others just before it.
+const REBASED_MAX: usize = 16;
 /// Names the request in a record of the table, and who asked.
 pub(super) const REQUEST_HEADER: &str = "posthaste-request";
 const ACTOR_HEADER: &str = "posthaste-actor";
@@ -58,10 +61,9 @@ pub(super) struct Writer {
     turns: Arc<[Mutex<()>; TURNS]>,
 }
 
-/// A record of the table and what is said of it.
+/// What is said of a record of the table.
 struct Change {
     key: Bytes,
-    value: Bytes,
     action: &'static str,
     subject: String,
     tenant: String,
@@ -150,24 +152,38 @@ impl Writer {
 
     /// Writes a change; answers once this instance sees it. No change is made
     /// without a trace: that is written first.
-    async fn write(&self, change: Change, by: &By) -> Result<(), CommandError> {
+    async fn write(&self, change: Change, value: Bytes, by: &By) -> Result<(), CommandError> {
         self.trace(&change, change.action, by).await?;
+        match self.place(&change, value, by).await? {
+            Applied::Taken | Applied::Nothing => Ok(()),
+            Applied::Refused { present } => self.refused(&change, present, by).await,
+        }
+    }
+
+    /// Appends to the table; answers what this instance's fold made of it.
+    async fn place(&self, change: &Change, value: Bytes, by: &By) -> Result<Applied, CommandError> {
         let mut waiting = Waiting::begin(&self.pending, by.request);
         let record = NewRecord {
             to: self.table.clone(),
             key: change.key.clone(),
-            value: change.value.clone(),
+            value,
             headers: headers(by),
         };
         self.append(record).await?;
         match timeout(FOLD_WAIT, &mut waiting.applied).await {
-            Ok(Ok(Applied::Taken | Applied::Nothing)) => Ok(()),
-            Ok(Ok(Applied::Refused { present })) => {
-                self.trace(&change, "change.refused", by).await?;
-                Err(CommandError::Conflict { present })
-            }
+            Ok(Ok(applied)) => Ok(applied),
             Ok(Err(_)) | Err(_) => Err(CommandError::NotYetVisible),
         }
+    }
+
+    async fn refused<T>(
+        &self,
+        change: &Change,
+        present: Option<u64>,
+        by: &By,
+    ) -> Result<T, CommandError> {
+        self.trace(change, "change.refused", by).await?;
+        Err(CommandError::Conflict { present })
     }
 
     async fn trace(&self, change: &Change, action: &str, by: &By) -> Result<(), AppendError> {
@@ -218,15 +234,16 @@ impl Endpoints {
     pub async fn put(&self, endpoint: &Endpoint, by: &By) -> Result<Endpoint, CommandError> {
         let _turn = self.writer.turn(endpoint.id).lock().await;
         let before = self.unchanged(endpoint)?;
-        let changed = Endpoint {
+        let action = action(before.as_deref(), endpoint);
+        let next = |base: &Endpoint| Endpoint {
             version: endpoint.version + 1,
+            restated: base.restated,
             ..endpoint.clone()
         };
-        let action = action(before.as_deref(), endpoint);
-        let value = changed.to_proto().to_value();
-        let change = of_endpoint(endpoint, action, value);
-        self.writer.write(change, by).await?;
-        Ok(changed)
+        let change = of_endpoint(endpoint, action);
+        let record = |base: &Endpoint| next(base).to_proto();
+        self.write_endpoint(endpoint, &change, record, by).await?;
+        Ok(next(endpoint))
     }
 
     /// Deletes an endpoint as a change of the version it carries; answers once
@@ -237,9 +254,9 @@ impl Endpoints {
     pub async fn delete(&self, endpoint: &Endpoint, by: &By) -> Result<(), CommandError> {
         let _turn = self.writer.turn(endpoint.id).lock().await;
         self.unchanged(endpoint)?;
-        let value = endpoint.to_deleted().to_value();
-        let change = of_endpoint(endpoint, "endpoint.deleted", value);
-        self.writer.write(change, by).await?;
+        let change = of_endpoint(endpoint, "endpoint.deleted");
+        self.write_endpoint(endpoint, &change, Endpoint::to_deleted, by)
+            .await?;
         // It is deleted. This only lets the log forget it; a record that stays
         // costs a line.
         let sweep = NewRecord {
@@ -252,6 +269,38 @@ impl Endpoints {
             tracing::warn!(endpoint = %endpoint.id, %error, "deleted, and still in the log");
         }
         Ok(())
+    }
+
+    /// Writes a change of the version an endpoint carries, as a record made of
+    /// the endpoint as it is.
+    async fn write_endpoint(
+        &self,
+        endpoint: &Endpoint,
+        change: &Change,
+        record: impl Fn(&Endpoint) -> proto::Endpoint,
+        by: &By,
+    ) -> Result<(), CommandError> {
+        self.writer.trace(change, change.action, by).await?;
+        let mut again = REBASED_MAX;
+        loop {
+            let base = match self.unchanged(endpoint) {
+                Ok(present) => present,
+                Err(CommandError::Conflict { present }) => {
+                    return self.writer.refused(change, present, by).await;
+                }
+                Err(other) => return Err(other),
+            };
+            let value = record(base.as_deref().unwrap_or(endpoint)).to_value();
+            let present = match self.writer.place(change, value, by).await? {
+                Applied::Taken | Applied::Nothing => return Ok(()),
+                Applied::Refused { present } => present,
+            };
+            // Where the version is the same nobody changed it: it was restated.
+            if present != Some(endpoint.version) || again == 0 {
+                return self.writer.refused(change, present, by).await;
+            }
+            again -= 1;
+        }
     }
 
     /// The endpoint as it is, if it is of that version still.
@@ -274,19 +323,21 @@ impl Endpoints {
         };
         let change = Change {
             key: operation_key(operation.id),
-            value: operation.to_proto().to_value(),
             action,
             subject: operation.id.to_string(),
             tenant: operation.tenant.clone(),
             version: operation.version,
         };
-        self.writer.write(change, by).await
+        let value = operation.to_proto().to_value();
+        self.writer.write(change, value, by).await
     }
 
     /// Writes a new key; answers once this instance knows it.
     pub async fn put_key(&self, key: &ApiKey, by: &By) -> Result<(), CommandError> {
-        let change = of_key(key, "key.created", key.to_proto().to_value());
-        self.writer.write(change, by).await
+        let change = of_key(key, "key.created");
+        self.writer
+            .write(change, key.to_proto().to_value(), by)
+            .await
     }
 
     /// Revokes a key; answers once this instance takes it no longer, and
@@ -295,8 +346,8 @@ impl Endpoints {
         let Some(key) = self.keys().get(id).cloned() else {
             return Ok(false);
         };
-        let change = of_key(&key, "key.revoked", Bytes::new());
-        self.writer.write(change, by).await?;
+        let change = of_key(&key, "key.revoked");
+        self.writer.write(change, Bytes::new(), by).await?;
         Ok(true)
     }
 }
@@ -327,10 +378,9 @@ fn action(before: Option<&Endpoint>, after: &Endpoint) -> &'static str {
     }
 }
 
-fn of_endpoint(endpoint: &Endpoint, action: &'static str, value: Bytes) -> Change {
+fn of_endpoint(endpoint: &Endpoint, action: &'static str) -> Change {
     Change {
         key: table_key(endpoint.id),
-        value,
         action,
         subject: endpoint.id.to_string(),
         tenant: endpoint.tenant.clone(),
@@ -338,10 +388,9 @@ fn of_endpoint(endpoint: &Endpoint, action: &'static str, value: Bytes) -> Chang
     }
 }
 
-fn of_key(key: &ApiKey, action: &'static str, value: Bytes) -> Change {
+fn of_key(key: &ApiKey, action: &'static str) -> Change {
     Change {
         key: key_key(key.id),
-        value,
         action,
         subject: key.id.to_string(),
         tenant: key.tenant.clone().unwrap_or_default(),

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use posthaste_core::delivery::Delivery;
+use posthaste_core::delivery::{Delivery, Generation};
+use posthaste_core::event::Event;
 use posthaste_core::limits::{AUDIT_BATCH, AUDIT_BATCHES_MAX};
 use posthaste_core::outcome::Cause;
+use posthaste_core::registry::EndpointIx;
 use posthaste_core::time::Timestamp;
 use posthaste_proto::{AttemptRef, AttemptWriter};
 use tokio::sync::mpsc;
@@ -26,6 +28,33 @@ pub(super) struct Audit {
     waiting: RefCell<AttemptWriter>,
     /// Values of whole batches.
     out: mpsc::Sender<Bytes>,
+}
+
+/// An attempt that was made, kept while what follows from it is decided.
+pub(super) struct Made {
+    event: Arc<Event>,
+    endpoint: EndpointIx,
+    generation: Generation,
+    /// From 1.
+    number: u32,
+    started: Timestamp,
+    took: Duration,
+    /// When the next one is due, where that is known.
+    pub(super) next_due: Option<Timestamp>,
+}
+
+impl Made {
+    pub(super) fn of(delivery: &Delivery, started: Timestamp, took: Duration) -> Self {
+        Self {
+            event: Arc::clone(&delivery.event),
+            endpoint: delivery.endpoint,
+            generation: delivery.generation,
+            number: delivery.attempts + 1,
+            started,
+            took,
+            next_due: None,
+        }
+    }
 }
 
 impl Audit {
@@ -67,14 +96,7 @@ impl Audit {
     }
 
     /// Notes one attempt.
-    pub(super) fn record(
-        &self,
-        desk: &Desk,
-        delivery: &Delivery,
-        attempted: &Attempted,
-        started: Timestamp,
-        took: Duration,
-    ) {
+    pub(super) fn record(&self, desk: &Desk, made: &Made, attempted: &Attempted) {
         let failed = attempted.outcome.cause.is_some();
         let wanted = match self.level {
             AuditLevel::All => true,
@@ -84,21 +106,28 @@ impl Audit {
         if !wanted {
             return;
         }
-        let Some(endpoint) = desk.endpoint_id(delivery.endpoint) else {
+        let Some(endpoint) = desk.endpoint_id(made.endpoint) else {
             return;
         };
+        let (event, origin) = (&made.event, &made.event.origin);
         let mut waiting = self.waiting.borrow_mut();
         waiting.push(&AttemptRef {
             endpoint_id: endpoint.as_bytes(),
-            tenant: &delivery.event.tenant,
-            event_id: &delivery.event.id,
-            event_type: &delivery.event.event_type,
-            number: delivery.attempts + 1,
-            started_ms: started.as_millis(),
-            duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            tenant: &event.tenant,
+            event_id: &event.id,
+            event_type: &event.event_type,
+            number: made.number,
+            started_ms: made.started.as_millis(),
+            duration_us: u64::try_from(made.took.as_micros()).unwrap_or(u64::MAX),
             status: attempted.outcome.status.map_or(0, u32::from),
             cause: attempted.outcome.cause.map_or("", Cause::code),
+            next_due_ms: made.next_due.map_or(0, Timestamp::as_millis),
             response_excerpt: &attempted.excerpt,
+            origin_topic: &origin.topic,
+            origin_partition: origin.partition,
+            origin_offset: origin.offset,
+            origin_ms: origin.timestamp.as_millis(),
+            generation: made.generation.as_bytes(),
         });
         if waiting.len() >= AUDIT_BATCH {
             let count = waiting.len();

@@ -125,25 +125,27 @@ impl Desk {
         self.apply();
     }
 
-    /// An attempt ended. `worker` is free again.
+    /// An attempt ended. `worker` is free again. Answers when the next one is due,
+    /// where the shard decides that.
     pub(super) fn finished(
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         delivery: Delivery,
         outcome: Outcome,
         now: Timestamp,
-    ) {
+    ) -> Option<Timestamp> {
         // First, so that the endpoint's next delivery goes to the warm one.
         self.workers.borrow_mut().free(worker, now);
-        let queued = {
+        let (due, queued) = {
             let mut shard = self.shard.borrow_mut();
-            shard.finished(delivery, outcome, now, &mut self.actions.borrow_mut());
-            shard.queued()
+            let due = shard.finished(delivery, outcome, now, &mut self.actions.borrow_mut());
+            (due, shard.queued())
         };
         self.apply();
         if queued <= self.wanted.get() {
             self.moved.notify_one();
         }
+        due
     }
 
     /// The log has taken records of so many bytes.

@@ -16,6 +16,7 @@ use posthaste_core::time::Timestamp;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, timeout_at};
 
+use super::audit::Made;
 use super::desk::Desk;
 use crate::send::{Attempt, Attempted, Connection, Egress, Failure, Prepared};
 
@@ -164,10 +165,10 @@ async fn run(desk: Rc<Desk>, worker: Rc<Worker>) {
         desk.metrics
             .borrow_mut()
             .attempt(&attempted.outcome, took.as_secs_f64());
-        desk.audit
-            .record(&desk, &delivery, &attempted, started.clock, took);
         let outcome: Outcome = attempted.outcome;
-        desk.finished(&worker, delivery, outcome, desk.clock.now());
+        let mut made = Made::of(&delivery, started.clock, took);
+        made.next_due = desk.finished(&worker, delivery, outcome, desk.clock.now());
+        desk.audit.record(&desk, &made, &attempted);
     }
     desk.dismiss(&worker);
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use posthaste_core::delivery::{Delivery, Room, Ticket, event_of};
+use posthaste_core::delivery::{Delivery, Generation, Room, Ticket, event_of};
 use posthaste_core::id::EndpointId;
 use posthaste_core::lane::fold::Change;
 use posthaste_core::lane::owner::{Action, Owner};
@@ -190,6 +190,7 @@ impl Part {
             offset,
         };
         let mut delivery = Delivery::new(event_of(record).into(), endpoint, attempts, ticket);
+        delivery.generation = Generation::of(&record.generation);
         // The record tells of the attempt it was written after, of no later one.
         if record.attempt == attempts {
             delivery.last_cause = Cause::from_code(&record.last_cause);

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use posthaste_core::endpoint::{Held, Secret};
+use posthaste_core::endpoint::Held;
 use posthaste_core::id::EndpointId;
 use posthaste_core::target::{Host, Target, UrlPolicy};
 use posthaste_core::wall::{CidrError, Wall};
@@ -136,14 +136,15 @@ impl Egress {
         }
     }
 
-    /// A secret's text, to sign with.
+    /// A secret's text to sign with, or a header's value to send.
     pub(super) fn open(
         &self,
         endpoint: EndpointId,
-        secret: &Secret,
+        id: &str,
+        held: &Held,
     ) -> Result<Zeroizing<String>, OpenError> {
-        match (&self.vault, &secret.held) {
-            (Some(vault), _) => vault.open(endpoint, secret),
+        match (&self.vault, held) {
+            (Some(vault), _) => vault.open(endpoint, id, held),
             (None, Held::Clear(text)) => Ok(text.clone()),
             (None, Held::Sealed(sealed)) => Err(OpenError::UnknownKey {
                 key_id: sealed.key_id.clone(),

@@ -16,7 +16,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use posthaste_core::endpoint::Endpoint;
 use posthaste_core::limits::WRITE_BYTES_MAX;
 use posthaste_core::outcome::Cause;
-use posthaste_core::signature::{Piece, Signed, Signer};
+use posthaste_core::signature::{EVENT_HEADERS, Piece, Signed, Signer};
 use posthaste_core::target::{Host, Scheme, Target};
 use posthaste_core::time::Timestamp;
 use rustls_pki_types::{DnsName, ServerName};
@@ -94,6 +94,11 @@ enum Unusable {
         id: String,
         error: crate::vault::OpenError,
     },
+    #[error("header {name}: {error}")]
+    Header {
+        name: String,
+        error: crate::vault::OpenError,
+    },
     #[error("no secret is live")]
     NoSecret,
 }
@@ -140,7 +145,12 @@ impl Prepared {
         let signer = live_keys(endpoint, egress, now)?;
         let custom = endpoint.headers.iter().map(|header| {
             let name = HeaderName::from_bytes(header.name.as_bytes())?;
-            let mut value = HeaderValue::from_bytes(&header.value)?;
+            let text = egress.open(endpoint.id, &header.seal_id(), &header.held);
+            let text = text.map_err(|error| Unusable::Header {
+                name: header.name.clone(),
+                error,
+            })?;
+            let mut value = HeaderValue::from_str(&text)?;
             value.set_sensitive(true);
             Ok((name, value))
         });
@@ -154,7 +164,11 @@ impl Prepared {
         for (name, value) in &custom {
             field(&mut beginning, name.as_str(), value.as_bytes());
         }
-        let headers = endpoint.scheme.headers().iter();
+        let more = match endpoint.event_headers {
+            true => EVENT_HEADERS,
+            false => &[],
+        };
+        let headers = endpoint.scheme.headers().iter().chain(more);
         let mut prepared = Self {
             beginning,
             custom,
@@ -375,7 +389,7 @@ fn live_keys(endpoint: &Endpoint, egress: &Egress, now: Timestamp) -> Result<Sig
     for secret in endpoint.secrets.iter().filter(|secret| secret.is_live(now)) {
         let id = || secret.id.clone();
         let text = egress
-            .open(endpoint.id, secret)
+            .open(endpoint.id, &secret.id, &secret.held)
             .map_err(|error| Unusable::Sealed { id: id(), error })?;
         signer
             .add(&text)

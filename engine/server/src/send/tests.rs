@@ -237,6 +237,7 @@ fn a_request_carries_these_headers_and_a_signature() {
             record.headers = vec![proto::Header {
                 name: "X-Api-Key".into(),
                 value: Bytes::from_static(b"k 1"),
+                sealed: None,
             }];
         });
         let prepared = Prepared::new(&endpoint, &egress, NOW).unwrap();
@@ -482,6 +483,34 @@ fn every_live_secret_signs_and_no_other() {
         got.verify(OLD_SECRET);
         let signatures = got.header("webhook-signature").unwrap();
         assert_eq!(signatures.split(' ').count(), 2, "{signatures}");
+    });
+}
+
+#[test]
+fn what_an_event_is_stands_in_headers_where_that_is_asked_for() {
+    local(async {
+        let (receiver, got) = Receiver::answering(OK, 2).await;
+        let egress = open_egress();
+        let endpoint = endpoint(&receiver.url(), |record| record.event_headers = true);
+        let prepared = Prepared::new(&endpoint, &egress, NOW).unwrap();
+        let mut connection = open(&egress, &prepared).await.unwrap();
+        let event = event("{}");
+        let second = Attempt {
+            retries: 1,
+            last_cause: Some(Cause::Http5xx),
+            ..first(&event)
+        };
+        for (attempt, number, reason) in [
+            (first(&event), "1", None),
+            (second, "2", Some("http_error")),
+        ] {
+            let taken = connection.attempt(&prepared, attempt, soon(10_000)).await;
+            assert_eq!(taken.unwrap().outcome.verdict, Verdict::Delivered);
+            let request = got.borrow_mut().remove(0);
+            assert_eq!(request.header("webhook-event-type"), Some("invoice.paid"));
+            assert_eq!(request.header("webhook-attempt"), Some(number));
+            assert_eq!(request.header("webhook-retry-reason"), reason);
+        }
     });
 }
 

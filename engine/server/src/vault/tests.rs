@@ -1,5 +1,6 @@
 use std::os::unix::fs::PermissionsExt as _;
 
+use posthaste_core::endpoint::{CustomHeader, Secret};
 use posthaste_core::registry::{Table, table_key};
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
@@ -37,14 +38,26 @@ fn with(secrets: Vec<Secret>) -> Endpoint {
 fn what_is_sealed_opens_for_its_endpoint_and_id_alone() {
     let vault = vault(&[1]);
     let secret = sealed(&vault, ENDPOINT, "sec_a");
-    assert_eq!(vault.open(ENDPOINT, &secret).unwrap().as_str(), TEXT);
+    assert_eq!(
+        vault
+            .open(ENDPOINT, &secret.id, &secret.held)
+            .unwrap()
+            .as_str(),
+        TEXT
+    );
     let elsewhere = EndpointId::from_bytes([8; 16]);
-    assert_eq!(vault.open(elsewhere, &secret), Err(OpenError::Damaged));
+    assert_eq!(
+        vault.open(elsewhere, &secret.id, &secret.held),
+        Err(OpenError::Damaged)
+    );
     let renamed = Secret {
         id: "sec_b".into(),
         ..secret.clone()
     };
-    assert_eq!(vault.open(ENDPOINT, &renamed), Err(OpenError::Damaged));
+    assert_eq!(
+        vault.open(ENDPOINT, &renamed.id, &renamed.held),
+        Err(OpenError::Damaged)
+    );
     // The same text is never the same bytes.
     let (Held::Sealed(one), Held::Sealed(two)) =
         (secret.held, sealed(&vault, ENDPOINT, "sec_a").held)
@@ -66,7 +79,10 @@ fn every_changed_bit_is_noticed() {
             held: Held::Sealed(bad),
             ..secret.clone()
         };
-        assert_eq!(vault.open(ENDPOINT, &secret), Err(OpenError::Damaged));
+        assert_eq!(
+            vault.open(ENDPOINT, &secret.id, &secret.held),
+            Err(OpenError::Damaged)
+        );
     };
     for bit in 0..good.text.len() * 8 {
         let mut text = good.text.to_vec();
@@ -101,23 +117,33 @@ fn the_first_key_seals_and_all_open() {
     let old = vault(&[1]);
     let both = vault(&[2, 1]);
     let secret = sealed(&old, ENDPOINT, "sec_a");
-    assert_eq!(both.open(ENDPOINT, &secret).unwrap().as_str(), TEXT);
-    assert!(old.is_current(&secret) && !both.is_current(&secret));
+    assert_eq!(
+        both.open(ENDPOINT, &secret.id, &secret.held)
+            .unwrap()
+            .as_str(),
+        TEXT
+    );
+    assert!(old.has_sealed(&secret.held) && !both.has_sealed(&secret.held));
     let clear = Held::Clear(Zeroizing::new(TEXT.to_owned()));
     let clear = Secret::new("sec_b".into(), TEXT, clear, Timestamp::default());
-    assert!(!both.is_current(&clear));
+    assert!(!both.has_sealed(&clear.held));
 
     let mut endpoint = with(vec![secret.clone(), clear]);
+    endpoint.headers.push(CustomHeader {
+        name: "authorization".into(),
+        held: Held::Clear(Zeroizing::new(TEXT.to_owned())),
+    });
     both.reseal(&mut endpoint).unwrap();
     let new = vault(&[2]);
-    for secret in &endpoint.secrets {
-        assert!(both.is_current(secret));
-        assert_eq!(new.open(ENDPOINT, secret).unwrap().as_str(), TEXT);
+    assert!(both.is_current(&endpoint));
+    for (id, held) in endpoint.kept() {
+        assert_eq!(new.open(ENDPOINT, &id, held).unwrap().as_str(), TEXT);
     }
+    assert_eq!(endpoint.kept().count(), 3);
     let before = endpoint.to_proto();
     both.reseal(&mut endpoint).unwrap();
     assert_eq!(endpoint.to_proto(), before, "nothing is left to seal");
-    let unknown = new.open(ENDPOINT, &secret);
+    let unknown = new.open(ENDPOINT, &secret.id, &secret.held);
     let text = unknown.unwrap_err().to_string();
     assert!(text.contains(&old.first.id), "{text}");
     assert!(new.reseal(&mut with(vec![secret])).is_err());

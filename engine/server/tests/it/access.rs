@@ -18,7 +18,7 @@ fn start(dir: &std::path::Path) -> (Server, String) {
     (Server::start(&config), key)
 }
 
-fn first_key(config: &str) -> String {
+pub(crate) fn first_key(config: &str) -> String {
     let config = file(config);
     let path = config.path().to_str().unwrap();
     let words = [
@@ -31,7 +31,7 @@ fn first_key(config: &str) -> String {
     made["key"].as_str().unwrap().to_owned()
 }
 
-fn call(server: &Server, key: &str, method: &str, path: &str, body: &Value) -> Answer {
+pub(crate) fn call(server: &Server, key: &str, method: &str, path: &str, body: &Value) -> Answer {
     let headers = format!("authorization: Bearer {key}\r\nwebhook-type: a\r\n");
     let body = match body {
         Value::Null => String::new(),
@@ -40,13 +40,13 @@ fn call(server: &Server, key: &str, method: &str, path: &str, body: &Value) -> A
     server.api.call(method, path, &headers, body.as_bytes())
 }
 
-fn json_of(answer: &Answer, status: u16) -> Value {
+pub(crate) fn json_of(answer: &Answer, status: u16) -> Value {
     assert_eq!(answer.status, status, "{}\n{}", answer.head, answer.text);
     serde_json::from_str(&answer.text).unwrap()
 }
 
 /// Makes a key, or a portal token, and answers it.
-fn made(server: &Server, admin: &str, path: &str, asked: &Value) -> String {
+pub(crate) fn made(server: &Server, admin: &str, path: &str, asked: &Value) -> String {
     let made = json_of(&call(server, admin, "POST", path, asked), 201);
     let key = made.get("key").or(made.get("token"));
     key.and_then(Value::as_str).unwrap().to_owned()

@@ -6,11 +6,13 @@
 mod contract;
 mod access;
 mod cli;
+mod concurrent;
 mod dead;
 mod dev;
 mod embedded;
 mod filters;
 mod kafka;
+mod leaks;
 mod operations;
 mod ordered;
 mod outage;

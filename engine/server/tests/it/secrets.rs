@@ -137,7 +137,7 @@ fn publish(server: &Server) {
 }
 
 /// The files of a folder that hold these bytes.
-fn holding(folder: &Path, bytes: &[u8]) -> Vec<String> {
+pub(crate) fn holding(folder: &Path, bytes: &[u8]) -> Vec<String> {
     let files = std::fs::read_dir(folder).unwrap();
     let holds = |path: &Path| {
         let found = std::fs::read(path).unwrap();
@@ -214,6 +214,40 @@ fn two_secrets_sign_for_the_overlap_and_none_stands_in_the_folder() {
     // Another key than the one that sealed: refused, not sent unsigned.
     std::fs::remove_file(key).unwrap();
     Refused::serve(&config).expect(64, &["secrets.keys: endpoint ep_", "expected that key too"]);
+}
+
+#[test]
+fn a_header_is_sent_and_kept_sealed() {
+    const TOKEN: &str = "Bearer a-token-not-to-be-found";
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start();
+    let server = Server::start(&format!("{}{SETTINGS}", embedded(dir.path())));
+    let url = format!("http://{}/hook", receiver.at);
+    let made = make(
+        &server,
+        json!({"url": url, "uid": "billing", "headers": {"authorization": TOKEN}}),
+    );
+    assert_eq!(made["headers"], json!(["authorization"]));
+    let place = format!("{ENDPOINTS}/billing");
+    let patch = |body: Value| call(&server, "PATCH", &place, &body);
+    // What says nothing new changes nothing, though the same text is never sealed
+    // to the same bytes.
+    let same = json!({"headers": {"authorization": TOKEN}});
+    assert_eq!(patch(same).1["version"], 1);
+    let (_, changed) = patch(json!({"headers": {"x-team": "billing"}}));
+    assert_eq!(changed["headers"], json!(["authorization", "x-team"]));
+    publish(&server);
+    let (head, _) = receiver.next();
+    assert_eq!(header(&head, "authorization"), Some(TOKEN));
+    assert_eq!(header(&head, "x-team"), Some("billing"));
+    let (_, changed) = patch(json!({"headers": {"authorization": null}}));
+    assert_eq!(changed["headers"], json!(["x-team"]));
+    let (status, refused) = patch(json!({"headers": {"x-team": "a\nb"}}));
+    assert_eq!((status, &refused["param"]), (422, &json!("headers")));
+
+    let log = server.stop();
+    assert!(!log.contains("not-to-be-found"), "{log}");
+    assert_eq!(holding(dir.path(), b"not-to-be-found"), [""; 0]);
 }
 
 /// A table as it was written before secrets were sealed.

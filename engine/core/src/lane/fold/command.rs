@@ -30,7 +30,7 @@ impl Fold {
     ) -> Result<Change, RecordError> {
         let id = bytes16(&record.id)?;
         let endpoint = EndpointId::from_bytes(bytes16(&record.endpoint_id)?);
-        if !self.remember(id) {
+        if !self.remember(id, 0) {
             return Ok(Change::Nothing);
         }
         let listed = (!record.offsets.is_empty()).then_some(&record.offsets);
@@ -45,6 +45,7 @@ impl Fold {
             (Kind::Probe, _) => 0,
             (Kind::Unspecified, _) => return Ok(Change::Nothing),
         };
+        self.counts.insert(id, count);
         Ok(Change::Commanded(Commanded {
             endpoint,
             kind,
@@ -53,15 +54,16 @@ impl Fold {
     }
 
     /// Answers whether the id is new.
-    pub(in crate::lane) fn remember(&mut self, id: [u8; 16]) -> bool {
-        if !self.commands_seen.insert(id) {
+    pub(in crate::lane) fn remember(&mut self, id: [u8; 16], count: u64) -> bool {
+        if self.counts.contains_key(&id) {
             return false;
         }
+        self.counts.insert(id, count);
         self.commands.push_back(id);
         if self.commands.len() > COMMANDS_REMEMBERED_MAX
             && let Some(oldest) = self.commands.pop_front()
         {
-            self.commands_seen.remove(&oldest);
+            self.counts.remove(&oldest);
         }
         true
     }
@@ -69,6 +71,12 @@ impl Fold {
     /// Ids of commands that took effect, the oldest first.
     pub(in crate::lane) fn commands(&self) -> impl Iterator<Item = &[u8; 16]> {
         self.commands.iter()
+    }
+
+    /// What a command came to; `None` where none of this id took effect, or so
+    /// many others did since.
+    pub fn commanded(&self, id: &[u8; 16]) -> Option<u64> {
+        self.counts.get(id).copied()
     }
 
     fn cancel_listed(&mut self, endpoint: EndpointId, offsets: &[u64]) -> u64 {

@@ -176,3 +176,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_operations_and_commands_came_to_reads_back_however_small_the_parts() {
+    let mut fold = Fold::new(0);
+    for number in 0..40_u8 {
+        let deliver = proto::Deliver {
+            generation: vec![number % 3; 16].into(),
+            reason: proto::Reason::Replay.into(),
+            range: u32::from(number / 3 % 4),
+            range_offset: 1 + u64::from(number / 12),
+            range_after: u64::from(number / 12),
+            ..proto::Deliver::from_value(&deliver(1, 2, 0, b"")).unwrap()
+        };
+        fold.apply(fold.next(), &deliver.to_value()).unwrap();
+    }
+    let operation = crate::id::OperationId::from_bytes([1; 16]);
+    assert_eq!(fold.made(operation).unwrap().count(), 13);
+    let command = proto::Command {
+        id: vec![9; 16].into(),
+        endpoint_id: vec![2; 16].into(),
+        kind: proto::command::Kind::Cancel.into(),
+        ..Default::default()
+    };
+    fold.apply(fold.next(), &command.to_value()).unwrap();
+    assert_eq!(fold.commanded(&[9; 16]), Some(40));
+    for part_bytes in [50, SNAPSHOT_PART_BYTES_MAX] {
+        let parts = write(&fold, 7, Vec::new(), part_bytes);
+        let again = loaded(&parts, fold.next()).unwrap().fold;
+        assert!(again == fold);
+        assert_eq!(again.made(operation), fold.made(operation));
+        assert_eq!(again.commanded(&[9; 16]), Some(40));
+    }
+}

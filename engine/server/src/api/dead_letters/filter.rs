@@ -8,12 +8,9 @@ use posthaste_proto as proto;
 use serde::Deserialize;
 
 use crate::api::Api;
+use crate::api::look::{CLOCKS_APART, before};
 use crate::api::problem::Problem;
 use crate::config::{Topics, parse_duration, parse_rfc3339};
-
-/// Letters this much older than asked for are looked at: instances' clocks
-/// differ, and a letter is written some time after it is dated.
-pub(in crate::api) const CLOCKS_APART: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What a request says about them; what it does not say is not asked for.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
@@ -48,7 +45,7 @@ impl Filter {
         let tenant = self.tenant;
         let endpoint = self
             .endpoint
-            .map(|name| find(api, tenant.as_deref(), &name));
+            .map(|name| find_endpoint(api, tenant.as_deref(), &name));
         Ok(Wanted {
             endpoint: endpoint.transpose()?,
             tenant,
@@ -60,7 +57,11 @@ impl Filter {
 }
 
 /// An id says all; also a deleted endpoint has letters.
-fn find(api: &Api, tenant: Option<&str>, name: &str) -> Result<EndpointId, Problem> {
+pub(in crate::api) fn find_endpoint(
+    api: &Api,
+    tenant: Option<&str>,
+    name: &str,
+) -> Result<EndpointId, Problem> {
     if let Ok(id) = name.parse() {
         return Ok(id);
     }
@@ -111,9 +112,7 @@ impl Wanted {
 
     /// Nothing written before then can be among them.
     pub(super) fn read_from(&self) -> Option<Timestamp> {
-        let margin = u64::try_from(CLOCKS_APART.as_millis()).unwrap_or(0);
-        let since = self.since?.as_millis();
-        Some(Timestamp::from_millis(since.saturating_sub(margin)))
+        Some(before(self.since?, CLOCKS_APART))
     }
 
     /// Whether a letter is one of them.

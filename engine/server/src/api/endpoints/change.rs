@@ -5,6 +5,7 @@
 //! `version_conflict`. Otherwise the change is made to what is there, and once
 //! more if somebody else was quicker.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -18,7 +19,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{NewEndpoint, Recovery, check_uid, filled, filter_of, find, make, shown};
+use super::{
+    NewEndpoint, Recovery, check_uid, filled, filter_of, find, make, open_headers, shown, texts,
+};
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
@@ -55,7 +58,8 @@ pub async fn patch(
     let place = Place::new(&api, &tenant, &name, based);
     let changed = place
         .change(&caller, |present| {
-            let settings = NewEndpoint::from(present);
+            let mut settings = NewEndpoint::from(present);
+            settings.headers = open_headers(&api, present)?;
             let mut settings = serde_json::to_value(settings)
                 .map_err(|error| Problem::malformed(error.to_string()))?;
             merge(&mut settings, &patch);
@@ -241,7 +245,7 @@ fn remade(
         return Err(Problem::invalid("start_at", wanted));
     }
     check_uid(api, &present.tenant, &new.uid, Some(present.id))?;
-    filled(api, present.to_proto(), new)
+    filled(api, present.to_proto(), Some(present), new)
 }
 
 fn settings_of(settings: Value, filter: Option<Box<RawValue>>) -> Result<NewEndpoint, Problem> {
@@ -272,25 +276,22 @@ fn merge(target: &mut Value, patch: &Value) {
 }
 
 impl From<&Endpoint> for NewEndpoint {
-    /// All members, so that a patch leaves alone what it does not name.
+    /// All members but the headers, which are sealed, so that a patch leaves
+    /// alone what it does not name.
     fn from(endpoint: &Endpoint) -> Self {
         let millis = |span: std::time::Duration| Some(format!("{}ms", span.as_millis()));
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let headers = endpoint.headers.iter();
         Self {
             url: endpoint.url.clone(),
             uid: endpoint.uid.clone(),
             description: endpoint.description.clone(),
-            event_types: endpoint
-                .event_types
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
+            event_types: texts(&endpoint.event_types),
+            exclude_event_types: texts(&endpoint.exclude_event_types),
+            event_headers: endpoint.event_headers,
             filter: None,
             secret: None,
             signing: Some(Signing::from(endpoint)),
             start_at: None,
-            headers: headers.map(|h| (h.name.clone(), text(&h.value))).collect(),
+            headers: BTreeMap::new(),
             max_in_flight: endpoint.max_in_flight,
             timeout: millis(endpoint.timeout),
             connect_timeout: millis(endpoint.connect_timeout),

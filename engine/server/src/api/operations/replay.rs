@@ -23,10 +23,11 @@ use super::{Shown, accepted, begin, new};
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
-use crate::api::dead_letters::{self, CLOCKS_APART};
+use crate::api::dead_letters;
 use crate::api::endpoints::{find, find_any};
 use crate::api::filters::backtest::{self, Counts, Wanted};
 use crate::api::filters::{budget, read_filter, read_types, topics_of};
+use crate::api::look::CLOCKS_APART;
 use crate::api::problem::{Problem, Segments};
 use crate::config::{Topics, format_rfc3339};
 

@@ -10,6 +10,7 @@ use posthaste_core::time::Timestamp;
 
 use crate::api::Api;
 use crate::api::dead_letters::read_time;
+use crate::api::look::before;
 use crate::api::problem::Problem;
 use crate::config::format_rfc3339;
 use crate::log::{LogError, Offset, TopicPartition};
@@ -68,10 +69,8 @@ impl Span {
 
     /// The same, and a while before and after it.
     pub(super) fn widened(self, by: Duration) -> Self {
-        let earlier = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-        let since = self.since.as_millis().saturating_sub(earlier);
         Self {
-            since: Timestamp::from_millis(since),
+            since: before(self.since, by),
             until: self.until.after(by),
         }
     }

@@ -50,7 +50,7 @@ pub(super) async fn ensure(opened: &Opened, receiver: SocketAddr) -> anyhow::Res
         let endpoint = opened.endpoints.put(&endpoint, &by).await?;
         let keys = endpoint.secrets.iter();
         let keys = keys.map(|secret| {
-            let text = opened.vault.open(endpoint.id, secret)?;
+            let text = opened.vault.open(endpoint.id, &secret.id, &secret.held)?;
             anyhow::Ok(VerifyingKey::parse(&text)?)
         });
         let keys: anyhow::Result<Vec<_>> = keys.collect();

@@ -132,9 +132,19 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it, on any free port, and waits until it works.
     pub(crate) fn start(config: &str) -> Self {
-        let config = file(&format!("{config}\n[http]\nlisten = \"127.0.0.1:0\"\n"));
-        let mut process = posthaste(&["serve", "--json", "--config"])
+        Self::run("serve", config, &[])
+    }
+
+    /// As [`start`](Self::start), for any command that serves, with more in its
+    /// environment.
+    pub(crate) fn run(word: &str, config: &str, environment: &[(&str, &str)]) -> Self {
+        let config = match config.contains("[http]") {
+            true => file(config),
+            false => file(&format!("{config}\n[http]\nlisten = \"127.0.0.1:0\"\n")),
+        };
+        let mut process = posthaste(&[word, "--json", "--config"])
             .arg(config.path())
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

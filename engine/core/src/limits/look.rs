@@ -1,0 +1,28 @@
+//! Bounds of looks through the log for what people ask of it.
+
+use std::time::Duration;
+
+/// Looks for deliveries and events that go on at once in one process; a further
+/// one is answered 503.
+pub const LOOKS_MAX: usize = 4;
+/// Bytes one of them reads; past it, it answers how far it came …
+pub const LOOK_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// … as it does after this time.
+pub const LOOK_TIME_MAX: Duration = Duration::from_secs(10);
+/// Bytes of one partition it reads at once …
+pub const LOOK_READ_BYTES: usize = 256 * 1024;
+/// … and partitions.
+pub const LOOK_READS_MAX: usize = 4;
+/// Deliveries or attempts it gathers; past it, it ends as well.
+pub const LOOK_FOUND_MAX: usize = 20_000;
+/// Deliveries, or events, on one page unless the request says otherwise.
+pub const LOOK_PAGE_DEFAULT: usize = 50;
+/// Most on one page.
+pub const LOOK_PAGE_MAX: usize = 250;
+/// Bytes of a body that an event is shown with.
+pub const EVENT_SHOWN_BYTES_MAX: usize = 64 * 1024;
+
+const _: () = {
+    assert!(LOOK_PAGE_DEFAULT <= LOOK_PAGE_MAX && LOOK_PAGE_MAX <= LOOK_FOUND_MAX);
+    assert!(LOOK_READS_MAX * LOOK_READ_BYTES <= LOOK_BYTES_MAX);
+};
