@@ -48,5 +48,5 @@ pub const DISABLED_REASON_BYTES_MAX: usize = 256;
 pub const REPLAY_RATE_DEFAULT: u32 = 500;
 /// … and at most.
 pub const REPLAY_RATE_MAX: u32 = 100_000;
-/// Endpoints one request to redrive begins with; further ones are the next's.
-pub const REDRIVE_OPERATIONS_MAX: usize = 100;
+/// Endpoints whose owners one request asks for something.
+pub const OPERATIONS_PER_REQUEST_MAX: usize = 100;

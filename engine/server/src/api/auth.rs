@@ -41,7 +41,13 @@ const OPEN: [&str; 4] = [
 const TENANTS: &str = "/v1/tenants/{tenant}/";
 
 /// What certain calls need: a method, or any, and what a route begins with.
-const NEEDS: [(Option<Method>, &str, Need); 9] = [
+const NEEDS: [(Option<Method>, &str, Need); 13] = [
+    // Before the row of what it begins with.
+    (
+        Some(Method::POST),
+        "/v1/tenants/{tenant}/events/{event}",
+        Need::Endpoints,
+    ),
     (
         Some(Method::POST),
         "/v1/tenants/{tenant}/events",
@@ -55,6 +61,13 @@ const NEEDS: [(Option<Method>, &str, Need); 9] = [
     // They ask endpoints' owners for something.
     (Some(Method::POST), OPERATIONS, Need::Endpoints),
     (Some(Method::POST), "/v1/operations", Need::Endpoints),
+    (
+        Some(Method::POST),
+        "/v1/tenants/{tenant}/deliveries",
+        Need::Endpoints,
+    ),
+    (Some(Method::POST), "/v1/deliveries", Need::Endpoints),
+    (Some(Method::POST), "/v1/events", Need::Endpoints),
     (Some(Method::POST), "/v1/replays", Need::Endpoints),
     (Some(Method::POST), "/v1/resends", Need::Endpoints),
 ];
@@ -267,6 +280,16 @@ mod tests {
             (
                 "POST",
                 "/v1/tenants/{tenant}/operations/{operation}/cancel",
+                Need::Endpoints,
+            ),
+            (
+                "POST",
+                "/v1/tenants/{tenant}/events/{event}/replay",
+                Need::Endpoints,
+            ),
+            (
+                "POST",
+                "/v1/tenants/{tenant}/deliveries/{delivery}/retry",
                 Need::Endpoints,
             ),
             ("GET", "/v1/tenants/{tenant}/operations", Need::Read),

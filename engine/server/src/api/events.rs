@@ -31,6 +31,7 @@ use crate::ingest::decode::{headers_of, record_of};
 use crate::log::{AppendError, NewRecord, TopicPartition};
 use crate::telemetry;
 
+mod again;
 mod read;
 
 pub(super) use read::routes;

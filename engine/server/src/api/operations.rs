@@ -30,7 +30,7 @@ pub mod resend;
 mod span;
 mod start;
 
-pub(super) use start::{accepted, begin, check_room, new, put};
+pub(super) use start::{accepted, begin, check_room, new, put, unheard};
 
 /// Which operations, and which page of them.
 #[derive(Debug, Deserialize)]

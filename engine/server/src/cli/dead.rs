@@ -244,8 +244,11 @@ impl Begun {
         let mut words = if dry_run {
             format!("{} would be redriven", self.letters)
         } else {
-            let (count, letters) = (self.operations.len(), self.letters);
-            format!("{count} operations bring {letters} again")
+            let by = match self.operations.len() {
+                1 => "1 operation".to_owned(),
+                count => format!("{count} operations"),
+            };
+            format!("{} come again by {by}", self.letters)
         };
         for (_, what, count) in self.skipped.iter().filter(|(.., count)| *count > 0) {
             words.push_str(&format!("; {count} {what} left"));
@@ -327,7 +330,7 @@ mod tests {
         begun.add(&page);
         assert_eq!(
             begun.words(false),
-            "2 operations bring 4 again; 2 without a delivery to bring left; 6 of endpoints that \
+            "4 come again by 2 operations; 2 without a delivery to bring left; 6 of endpoints that \
              are disabled left"
         );
         assert_eq!(Begun::new().words(true), "0 would be redriven");

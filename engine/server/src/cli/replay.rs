@@ -70,22 +70,38 @@ pub(crate) struct Replay {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  posthaste resend dlv_01M8A8SGRT3TMFMM1F4JJZHFBM
   posthaste resend --tenant acme --endpoint billing --topic events --partition 3 --offset 17
 
-Sends one event again, by its place in a source topic, whether the endpoint wants it or not.
-`dead list --json` and `filters backtest --json` show events' places.")]
+Sends one event again: that of a delivery, or the one at a place in a source topic, whether the
+endpoint wants it or not. A delivery that waits for its time is made due instead.")]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["delivery", "endpoint"]))]
 pub(crate) struct Resend {
-    #[command(flatten)]
-    to: To,
+    /// A delivery.
+    delivery: Option<String>,
+    /// Or an endpoint: its id, or with `--tenant` its uid; and an event's place.
+    #[arg(long, requires_all = ["topic", "partition", "offset"])]
+    endpoint: Option<String>,
+    /// Their tenant.
+    #[arg(long)]
+    tenant: Option<String>,
     /// The source topic.
-    #[arg(long)]
-    topic: String,
+    #[arg(long, requires = "endpoint")]
+    topic: Option<String>,
     /// Its partition.
-    #[arg(long)]
-    partition: u32,
+    #[arg(long, requires = "endpoint")]
+    partition: Option<u32>,
     /// The event's offset.
+    #[arg(long, requires = "endpoint")]
+    offset: Option<u64>,
+    /// Wait for its end; fails when it failed or was cancelled.
     #[arg(long)]
-    offset: u64,
+    follow: bool,
+    #[command(flatten)]
+    server: Server,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) async fn replay(options: Replay) -> anyhow::Result<()> {
@@ -105,19 +121,40 @@ pub(crate) async fn replay(options: Replay) -> anyhow::Result<()> {
         Some(filter) => with_filter(&body, &json_or_file("--filter", filter)?)?,
         None => body.to_string(),
     };
-    options.to.start("replays", body, options.dry_run).await
+    let path = options.to.path("replays");
+    options.to.start(&path, body, options.dry_run).await
 }
 
 pub(crate) async fn resend(options: Resend) -> anyhow::Result<()> {
     let Resend {
-        to,
+        delivery,
+        endpoint,
+        tenant,
         topic,
         partition,
         offset,
+        follow,
+        server,
+        json,
     } = options;
+    let to = To {
+        endpoint: endpoint.unwrap_or_default(),
+        tenant,
+        follow,
+        server,
+        json,
+    };
+    if let Some(delivery) = delivery {
+        let below = match &to.tenant {
+            Some(tenant) => format!("/v1/tenants/{}", encode(tenant)),
+            None => "/v1".to_owned(),
+        };
+        let path = format!("{below}/deliveries/{}/retry", encode(&delivery));
+        return to.start(&path, String::new(), false).await;
+    }
     let body = json!({ "topic": topic, "partition": partition, "offset": offset });
     let body = to.named(body).to_string();
-    to.start("resends", body, false).await
+    to.start(&to.path("resends"), body, false).await
 }
 
 impl To {
@@ -140,10 +177,9 @@ impl To {
         }
     }
 
-    async fn start(&self, what: &str, body: String, dry_run: bool) -> anyhow::Result<()> {
+    async fn start(&self, path: &str, body: String, dry_run: bool) -> anyhow::Result<()> {
         let mut client = Client::connect(&self.server).await?;
-        let path = self.path(what);
-        let answer = client.call(Method::POST, &path, &[], body.into()).await?;
+        let answer = client.call(Method::POST, path, &[], body.into()).await?;
         if answer["truncated"] == true {
             eprintln!("the log keeps only a part of that time");
         }

@@ -31,12 +31,14 @@ const OPEN: [&str; 4] = [
     "/.well-known/webhook-keys",
 ];
 /// They change something and read no body.
-const BODILESS: [&str; 5] = [
+const BODILESS: [&str; 7] = [
     "/enable",
     "/reseal",
     "/pause",
     "{operation}/resume",
     "{operation}/cancel",
+    "{delivery}/retry",
+    "{delivery}/cancel",
 ];
 /// The secrets endpoints are made with: scheme, algorithm, and the text, or
 /// nothing for one that is made for them.

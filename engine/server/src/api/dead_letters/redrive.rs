@@ -15,8 +15,8 @@ use axum::response::{IntoResponse, Response};
 use posthaste_core::endpoint::Endpoint;
 use posthaste_core::id::EndpointId;
 use posthaste_core::lane::partition_of;
-use posthaste_core::limits::REDRIVE_OPERATIONS_MAX;
-use posthaste_core::operation::{Kind, Known, Operation, Range};
+use posthaste_core::limits::OPERATIONS_PER_REQUEST_MAX;
+use posthaste_core::operation::{Kind, Operation, Range};
 use posthaste_core::registry::Registry;
 use posthaste_core::shard::dead_cause_name;
 use posthaste_core::time::Timestamp;
@@ -31,7 +31,7 @@ use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
 use crate::api::filters::backtest::Counts;
 use crate::api::operations::replay::read_rate;
-use crate::api::operations::{Shown, check_room, new, put};
+use crate::api::operations::{Shown, check_room, new, put, unheard};
 use crate::api::problem::Problem;
 use crate::config::Topics;
 
@@ -97,7 +97,7 @@ pub async fn redrive(
     let rate = read_rate(asked.rate_per_second)?;
     let (wanted, cursor, mut scan) = open(&api, asked.filter, asked.cursor.as_deref()).await?;
     let mut search = Search::new(&api, &wanted, cursor.asked_at);
-    while search.endpoints.len() < REDRIVE_OPERATIONS_MAX
+    while search.endpoints.len() < OPERATIONS_PER_REQUEST_MAX
         && let Some(letter) = scan.next().await?
     {
         if wanted.matches(&letter.dead) {
@@ -119,7 +119,7 @@ pub async fn redrive(
     let answer = Begun {
         dry_run: asked.dry_run,
         operations: shown
-            .map(|operation| Shown::of(&fresh(operation)))
+            .map(|operation| Shown::of(&unheard(operation)))
             .collect(),
         letters: search.letters,
         endpoints,
@@ -170,13 +170,6 @@ fn of(
         ),
         dead_cause: cause.unwrap_or_default().to_owned(),
         ..new(api, endpoint, Kind::Redrive, caller)
-    }
-}
-
-fn fresh(operation: Operation) -> Known {
-    Known {
-        operation: Arc::new(operation),
-        progress: None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -19,6 +19,7 @@ use posthaste_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::again;
 use crate::api::Api;
 use crate::api::dead_letters::read_time;
 use crate::api::deliveries::record::{self, Trace, trace};
@@ -37,6 +38,11 @@ pub(in crate::api) fn routes() -> Router<Arc<Api>> {
         .route("/v1/events", get(list))
         .route("/v1/events/{event}", get(show))
         .route("/v1/tenants/{tenant}/events/{event}", get(show_of_tenant))
+        .route("/v1/events/{event}/replay", post(again::replay))
+        .route(
+            "/v1/tenants/{tenant}/events/{event}/replay",
+            post(again::replay_of_tenant),
+        )
 }
 
 /// Which events, and which page of them.
@@ -110,9 +116,9 @@ struct NotAttempted {
 }
 
 /// An event and its record.
-struct Found {
-    event: Event,
-    record: Record,
+pub(super) struct Found {
+    pub(super) event: Event,
+    pub(super) record: Record,
 }
 
 /// From when to when.
@@ -254,6 +260,23 @@ async fn answer(api: &Api, id: &str, lookup: Lookup) -> Result<Response, Problem
     };
     let trace = trace(api, origin.timestamp, wanted, false, &mut Budget::new()).await?;
     Ok(Json(found.shown(api, trace).await?).into_response())
+}
+
+/// An event by its id, wherever it is.
+pub(super) async fn find_event(
+    api: &Api,
+    id: &str,
+    tenant: Option<&str>,
+) -> Result<Found, Problem> {
+    if let Some(tenant) = tenant {
+        check_tenant(tenant)?;
+    }
+    let _turn = turn(api)?;
+    let all = Range {
+        since: None,
+        until: None,
+    };
+    find(api, id, tenant, all).await
 }
 
 /// By the time that the id tells, or, where it tells none, in the range asked for,

@@ -81,14 +81,20 @@ async fn attempt(
     caller: &Caller,
 ) -> Result<Response, Problem> {
     let Nothing {} = read_optional(body)?;
+    check_attempts(endpoint)?;
+    let operation = new(api, endpoint, kind, caller);
+    begin(api, &operation, &caller.by()).await?;
+    Ok(accepted(operation, &[]))
+}
+
+/// Whether an attempt can be made now.
+pub(in crate::api) fn check_attempts(endpoint: &Endpoint) -> Result<(), Problem> {
     check_takes(endpoint)?;
     if endpoint.paused {
         let wanted = "the endpoint is paused: resume it first";
         return Err(Problem::conflict("endpoint_paused", wanted));
     }
-    let operation = new(api, endpoint, kind, caller);
-    begin(api, &operation, &caller.by()).await?;
-    Ok(accepted(operation, &[]))
+    Ok(())
 }
 
 /// A cancellation of what came to the lane before a time, or before now.

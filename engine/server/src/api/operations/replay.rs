@@ -13,13 +13,13 @@ use posthaste_core::endpoint::Endpoint;
 use posthaste_core::filter::TypePattern;
 use posthaste_core::lane::partition_of;
 use posthaste_core::limits::{REPLAY_RATE_DEFAULT, REPLAY_RATE_MAX};
-use posthaste_core::operation::{Kind, Known, Operation};
+use posthaste_core::operation::{Kind, Operation};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::span::{Found, Span};
-use super::{Shown, accepted, begin, new};
+use super::{Shown, accepted, begin, new, unheard};
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
@@ -192,12 +192,8 @@ pub(in crate::api) async fn from_the_past(
     };
     let operation = plan.operation(api, endpoint, caller);
     begin(api, &operation, &caller.by()).await?;
-    let operation = Shown::of(&Known {
-        operation: Arc::new(operation),
-        progress: None,
-    });
     Ok(Begun {
-        operation,
+        operation: Shown::of(&unheard(operation)),
         truncated,
     })
 }

@@ -19,6 +19,14 @@ use crate::api::filters::topics_of;
 use crate::api::problem::{Problem, Segments};
 use crate::log::{Offset, TopicPartition};
 
+/// An event's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::api) struct Place {
+    pub(in crate::api) topic: String,
+    pub(in crate::api) partition: u32,
+    pub(in crate::api) offset: Offset,
+}
+
 /// An event's place, and whom to send it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,7 +49,7 @@ pub async fn create(
     let asked: Resend = read_json(&body)?;
     let name = asked.endpoint_id.as_deref().unwrap_or_default();
     let endpoint = find_any(&api, "endpoint_id", asked.tenant.as_deref(), name)?;
-    start(&api, &endpoint, asked, &caller).await
+    start(&api, &endpoint, &asked.place(), &caller).await
 }
 
 /// Sends an event again to the endpoint of the path.
@@ -54,39 +62,55 @@ pub async fn create_for(
     let endpoint = find(&api, &tenant, &name)?;
     let asked: Resend = read_json(&body)?;
     super::replay::refuse_names(asked.endpoint_id.as_ref(), asked.tenant.as_ref())?;
-    start(&api, &endpoint, asked, &caller).await
+    start(&api, &endpoint, &asked.place(), &caller).await
 }
 
-async fn start(
+/// Sends the event there again, if it is one of the endpoint's tenant.
+pub(in crate::api) async fn start(
     api: &Api,
     endpoint: &Endpoint,
-    asked: Resend,
+    place: &Place,
     caller: &Caller,
 ) -> Result<Response, Problem> {
     check_takes(endpoint)?;
-    let place = place_of(api, endpoint, &asked).await?;
-    let range = Range {
-        topic: place.topic.to_string(),
-        partition: place.partition,
-        from: asked.offset,
-        to: asked.offset + 1,
-    };
-    let operation = Operation {
-        ranges: vec![range],
-        any: true,
-        ..new(api, endpoint, Kind::Replay, caller)
-    };
+    check_place(api, endpoint, place).await?;
+    let operation = of(api, endpoint, place, caller);
     begin(api, &operation, &caller.by()).await?;
     Ok(accepted(operation, &[]))
 }
 
-/// Where the event is, if it is one of the endpoint's tenant: what else is in
-/// the log is not for whoever may send to this endpoint to find out.
-async fn place_of(
+/// The resend of one event.
+pub(in crate::api) fn of(
     api: &Api,
     endpoint: &Endpoint,
-    asked: &Resend,
-) -> Result<TopicPartition, Problem> {
+    place: &Place,
+    caller: &Caller,
+) -> Operation {
+    Operation {
+        ranges: vec![Range {
+            topic: place.topic.clone(),
+            partition: place.partition,
+            from: place.offset,
+            to: place.offset + 1,
+        }],
+        any: true,
+        ..new(api, endpoint, Kind::Replay, caller)
+    }
+}
+
+impl Resend {
+    fn place(self) -> Place {
+        Place {
+            topic: self.topic,
+            partition: self.partition,
+            offset: self.offset,
+        }
+    }
+}
+
+/// Whether an event of the endpoint's tenant is there: what else is in the log is
+/// not for whoever may send to this endpoint to find out.
+async fn check_place(api: &Api, endpoint: &Endpoint, asked: &Place) -> Result<(), Problem> {
     let topics = topics_of(api, Some(&endpoint.tenant));
     let Some(topic) = topics.into_iter().find(|topic| **topic == *asked.topic) else {
         let wanted = "expected one of the topics that events are read from";
@@ -112,6 +136,6 @@ async fn place_of(
     let event = record.and_then(|record| api.decoder.decode(&place, &record).ok());
     event
         .filter(|event| *event.tenant == *endpoint.tenant)
-        .map(|_| place)
+        .map(|_| ())
         .ok_or_else(none)
 }

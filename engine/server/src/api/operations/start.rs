@@ -96,14 +96,18 @@ pub(in crate::api) fn accepted(operation: Operation, more: &[(&str, Value)]) -> 
     // Of the tenant, so that its own credentials may follow it.
     let (tenant, id) = (&operation.tenant, operation.id);
     let place = format!("/v1/tenants/{tenant}/operations/{id}");
-    let known = Known {
-        operation: Arc::new(operation),
-        progress: None,
-    };
-    let mut body = json!(Shown::of(&known));
+    let mut body = json!(Shown::of(&unheard(operation)));
     for (name, value) in more {
         body[*name] = value.clone();
     }
     let headers = [(header::LOCATION, place)];
     (StatusCode::ACCEPTED, headers, Json(body)).into_response()
+}
+
+/// An operation of which its owner has not said anything.
+pub(in crate::api) fn unheard(operation: Operation) -> Known {
+    Known {
+        operation: Arc::new(operation),
+        progress: None,
+    }
 }

@@ -90,7 +90,11 @@ fn every_bad_request_is_a_problem() {
         .problem(404, "not_found");
     let answer = api.call("PUT", EVENTS, TYPE, b"{}");
     let (_, detail) = answer.problem(405, "method_not_allowed");
-    assert!(answer.head.contains("allow: get,head,post"), "{}", answer.head);
+    assert!(
+        answer.head.contains("allow: get,head,post"),
+        "{}",
+        answer.head
+    );
     assert!(
         detail.contains("`PUT`") && detail.contains("`allow`"),
         "{detail}"
