@@ -139,7 +139,8 @@ pub fn key_key(id: KeyId) -> Bytes {
 }
 
 impl Scope {
-    const ALL: [Self; 3] = [Self::Admin, Self::Publish, Self::Read];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Admin, Self::Publish, Self::Read];
 
     /// Its name outside.
     pub const fn name(self) -> &'static str {

@@ -25,6 +25,7 @@ pub mod outcome;
 pub mod queue;
 pub mod rate;
 pub mod registry;
+pub mod replay;
 pub mod retry;
 pub mod rng;
 pub mod shard;

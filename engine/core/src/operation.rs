@@ -69,7 +69,9 @@ pub struct Operation {
     pub version: u64,
 }
 
-/// Records of one partition.
+/// Records of one partition: of a source for a replay, of the dead letters for a
+/// redrive. Of the lane itself a redrive takes what was held for the endpoint:
+/// so the records are named that one dead letter for many tells of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
     /// Their topic.

@@ -9,12 +9,12 @@ use axum::extract::State;
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use axum::routing::{delete, get, post};
 use dashmap::DashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use posthaste_core::limits::{BACKTESTS_MAX, LOOKS_MAX};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::routes;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -29,6 +29,7 @@ mod auth;
 mod body;
 pub mod dead_letters;
 pub mod deliveries;
+pub mod document;
 pub mod endpoints;
 pub mod events;
 pub mod filters;
@@ -40,6 +41,8 @@ mod portal;
 pub mod problem;
 pub mod secrets;
 mod signing;
+
+use document::Routes;
 
 /// What every route sees.
 pub struct Api {
@@ -106,25 +109,20 @@ impl Api {
     }
 
     /// All routes, behind the door.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the log's views are described next"
+    )]
     pub fn routes(self) -> Router {
         let api = Arc::new(self);
-        Router::new()
-            .merge(of_tenants())
+        described()
+            .into_router()
             .merge(deliveries::routes())
             .merge(events::routes())
-            .merge(operations::routes())
-            .route("/v1/secrets/reseal", post(secrets::reseal))
-            .route("/.well-known/webhook-keys", get(secrets::published))
-            .route("/v1/filters/evaluate", post(filters::evaluate))
-            .route("/v1/filters/backtest", post(filters::backtest))
-            .route("/v1/dead_letters", get(dead_letters::list))
-            .route("/v1/dead_letters/redrive", post(dead_letters::redrive))
-            .route("/v1/keys", get(keys::list).post(keys::create))
-            .route("/v1/keys/{key}", delete(keys::revoke))
-            .route("/v1/audit", get(audit::list))
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(ready))
-            .route("/metrics", get(metrics))
+            .route(
+                "/v1/tenants/{tenant}/events",
+                axum::routing::get(events::list_of_tenant),
+            )
             .fallback(|| async { problem::Problem::not_found("no such route") })
             .method_not_allowed_fallback(|method: Method| async move {
                 problem::Problem::wrong_method(&method)
@@ -134,56 +132,92 @@ impl Api {
     }
 }
 
-/// What belongs to a tenant.
-fn of_tenants() -> Router<Arc<Api>> {
-    Router::new()
-        .route(
-            "/v1/tenants/{tenant}/events",
-            get(events::list_of_tenant).post(events::publish),
-        )
-        .route("/v1/tenants/{tenant}/portal_sessions", post(portal::create))
-        .route(
-            "/v1/tenants/{tenant}/endpoints",
-            get(endpoints::list).post(endpoints::create),
-        )
-        .route(
-            "/v1/tenants/{tenant}/endpoints/{endpoint}",
-            get(endpoints::show)
-                .put(endpoints::replace)
-                .patch(endpoints::patch)
-                .delete(endpoints::delete),
-        )
-        .route(
-            "/v1/tenants/{tenant}/endpoints/{endpoint}/enable",
-            post(endpoints::enable),
-        )
-        .route(
-            "/v1/tenants/{tenant}/endpoints/{endpoint}/disable",
-            post(endpoints::disable),
-        )
-        .route(
-            "/v1/tenants/{tenant}/endpoints/{endpoint}/pause",
-            post(endpoints::pause),
-        )
-        .route(
-            "/v1/tenants/{tenant}/endpoints/{endpoint}/resume",
-            post(endpoints::resume),
-        )
-        .route(
-            "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets",
-            get(secrets::list),
-        )
-        .route(
-            "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets/rotate",
-            post(secrets::rotate),
-        )
-        .route(
-            "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets/{secret}",
-            delete(secrets::delete),
-        )
+/// What endpoints' owners are asked for.
+fn asked() -> Routes {
+    use operations::{lane, replay, resend, routes as operation};
+    Routes::default()
+        .with(routes!(replay::create))
+        .with(routes!(replay::create_for))
+        .with(routes!(resend::create))
+        .with(routes!(resend::create_for))
+        .with(routes!(lane::cancel))
+        .with(routes!(lane::retry_now))
+        .with(routes!(lane::probe))
+        .with(routes!(deliveries::again::retry))
+        .with(routes!(deliveries::again::retry_of_tenant))
+        .with(routes!(deliveries::again::cancel))
+        .with(routes!(deliveries::again::cancel_of_tenant))
+        .with(routes!(events::again::replay))
+        .with(routes!(events::again::replay_of_tenant))
+        .with(routes!(operation::list))
+        .with(routes!(operation::list_of_tenant))
+        .with(routes!(operation::show))
+        .with(routes!(operation::show_of_tenant))
+        .with(routes!(operation::pause))
+        .with(routes!(operation::pause_of_tenant))
+        .with(routes!(operation::resume))
+        .with(routes!(operation::resume_of_tenant))
+        .with(routes!(operation::cancel))
+        .with(routes!(operation::cancel_of_tenant))
+}
+
+/// The routes, each with its description.
+fn described() -> Routes {
+    asked()
+        .with(routes!(events::publish))
+        .with(routes!(endpoints::list, endpoints::create))
+        .with(routes!(
+            endpoints::show,
+            endpoints::change::replace,
+            endpoints::change::patch,
+            endpoints::change::delete
+        ))
+        .with(routes!(endpoints::status::enable))
+        .with(routes!(endpoints::status::disable))
+        .with(routes!(endpoints::status::pause))
+        .with(routes!(endpoints::status::resume))
+        .with(routes!(secrets::list))
+        .with(routes!(secrets::rotate))
+        .with(routes!(secrets::delete))
+        .with(routes!(secrets::reseal))
+        .with(routes!(filters::evaluate))
+        .with(routes!(filters::backtest))
+        .with(routes!(dead_letters::list))
+        .with(routes!(dead_letters::redrive::redrive))
+        .with(routes!(keys::list, keys::create))
+        .with(routes!(keys::revoke))
+        .with(routes!(portal::create))
+        .with(routes!(audit::list))
+        .with(routes!(secrets::published))
+        .with(routes!(healthy))
+        .with(routes!(ready))
+        .with(routes!(metrics))
+        .with(routes!(openapi))
+}
+
+/// Runs.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "get_health",
+    tag = "Instance",
+    responses((status = 200, description = "It runs.", body = String, content_type = "text/plain")),
+)]
+async fn healthy() -> &'static str {
+    "ok\n"
 }
 
 /// Ready from the moment rooms run until the process is told to stop.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "get_readiness",
+    tag = "Instance",
+    responses(
+        (status = 200, description = "Ready.", body = String, content_type = "text/plain"),
+        (status = 503, description = "Stopping.", body = String, content_type = "text/plain"),
+    ),
+)]
 async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
     if api.stop.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
@@ -192,9 +226,32 @@ async fn ready(State(api): State<Arc<Api>>) -> impl IntoResponse {
     }
 }
 
+/// Metrics in the text format of Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "get_metrics",
+    tag = "Instance",
+    responses((status = 200, description = "Metrics.", body = String, content_type = "text/plain")),
+)]
 async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
         api.metrics.render(),
+    )
+}
+
+/// This description, as OpenAPI 3.1.
+#[utoipa::path(
+    get,
+    path = "/v1/openapi.json",
+    operation_id = "get_description",
+    tag = "Instance",
+    responses((status = 200, description = "The document.", body = serde_json::Value)),
+)]
+async fn openapi() -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        document::text(),
     )
 }

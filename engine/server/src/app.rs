@@ -259,7 +259,7 @@ impl Opened {
         };
         let spawned = vec![
             rooms.ingest(self.decoder.clone(), doors.ingest, closed_seen, share)?,
-            rooms.owner(doors.owner, reports_seen)?,
+            rooms.owner(self.decoder.clone(), doors.owner, reports_seen)?,
         ];
         let app = App {
             listening,
@@ -389,6 +389,7 @@ impl Rooms<'_> {
 
     fn owner(
         &self,
+        decoder: Decoder,
         mailboxes: Vec<mpsc::Sender<Vec<Delivery>>>,
         reports: mpsc::Receiver<Vec<Report>>,
     ) -> anyhow::Result<Spawned> {
@@ -401,6 +402,7 @@ impl Rooms<'_> {
             log: Arc::clone(self.log),
             topics: config.topics.clone(),
             headers: config.ingest.headers.clone(),
+            decode: Arc::new(move |tp, record| decoder.decode(tp, record)),
             instance_id: config.instance_id.clone(),
             registry: self.endpoints.registry(),
             endpoints: self.endpoints.clone(),

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::api::document;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, LogUrl};
@@ -108,6 +109,13 @@ to stderr. ops/posthaste.toml names every setting.")]
     Filters(filters::Command),
     /// Publish one event or a file of them.
     Publish(publish::Options),
+    /// Print the API's description (OpenAPI 3.1).
+    #[command(after_help = "\
+Example:
+  posthaste openapi > openapi.json
+
+A running instance serves the same as /v1/openapi.json, and for people as /docs.")]
+    Openapi,
     /// Make the topics Posthaste needs.
     #[command(subcommand)]
     Topics(Topics),
@@ -206,6 +214,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Secrets(command) => secrets::run(command).await,
         Command::Filters(command) => filters::run(command).await,
         Command::Publish(options) => publish::run(options).await,
+        Command::Openapi => Ok(out::write(document::text())?),
         Command::Topics(Topics::Create { config, sources }) => {
             create_topics(&Config::load(&config)?, sources).await
         }

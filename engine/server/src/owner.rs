@@ -16,6 +16,7 @@ use posthaste_core::delivery::{Delivery, Report, ReportEnd};
 use posthaste_core::limits::{
     COMMIT_EVERY, OWNER_BODY_BYTES_MAX, PROGRESS_ENTRIES_MAX, PROGRESS_EVERY,
 };
+use posthaste_core::operation::Operations;
 use posthaste_core::registry::Registry;
 use posthaste_core::retry::Policies;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -32,6 +33,7 @@ mod act;
 mod bodies;
 mod commits;
 mod opening;
+mod operations;
 mod part;
 #[cfg(test)]
 mod tests;
@@ -39,6 +41,7 @@ mod writes;
 
 use bodies::Budget;
 use commits::Committed;
+pub use operations::Decode;
 use part::{Batch, Part};
 use writes::{Done, OPENINGS_MAX, Place, Writer, Writing, Written};
 
@@ -57,6 +60,8 @@ pub struct Parts {
     pub topics: Topics,
     /// Under which the parts of an event are found in a record.
     pub headers: HeaderNames,
+    /// How a source's record is read.
+    pub decode: Decode,
     /// Who this is, in claims.
     pub instance_id: String,
     /// The endpoints.
@@ -80,6 +85,7 @@ pub struct OwnerRoom {
     consumer: Box<dyn GroupConsumer>,
     writer: Writer,
     registry: watch::Receiver<Arc<Registry>>,
+    operations: watch::Receiver<Arc<Operations>>,
     policies: Arc<Policies>,
     mailboxes: Vec<mpsc::Sender<Vec<Delivery>>>,
     outbox: Vec<Vec<Delivery>>,
@@ -97,6 +103,7 @@ pub struct OwnerRoom {
 enum Event {
     Group(GroupEvent),
     Endpoints,
+    Operations,
     Reports(Vec<Report>),
     Written(Written),
     Committed(Committed),
@@ -133,10 +140,12 @@ impl OwnerRoom {
     pub fn new(parts: Parts) -> Self {
         Self {
             consumer: parts.consumer,
+            operations: parts.endpoints.operations(),
             writer: Writer {
                 log: parts.log,
                 topics: parts.topics,
                 headers: parts.headers,
+                decode: parts.decode,
                 instance_id: parts.instance_id,
                 clock: parts.clock.clone(),
                 openings: Arc::new(Semaphore::new(OPENINGS_MAX)),
@@ -174,6 +183,7 @@ impl OwnerRoom {
                 Some(written) = self.writes.next() => Event::Written(written),
                 Some(committed) = self.commits.next() => Event::Committed(committed),
                 Ok(()) = self.registry.changed() => Event::Endpoints,
+                Ok(()) = self.operations.changed() => Event::Operations,
                 _ = tickers.tick.tick() => Event::Tick,
                 _ = tickers.flush.tick() => Event::Flush,
                 _ = tickers.commit.tick() => Event::Commit,
@@ -199,6 +209,7 @@ impl OwnerRoom {
         match event {
             Event::Group(event) => self.group_event(event)?,
             Event::Endpoints => self.endpoints_changed(),
+            Event::Operations => self.operations_changed(),
             Event::Reports(reports) => reports.into_iter().for_each(|one| self.report(one)),
             Event::Written(written) => self.written(written)?,
             Event::Committed(committed) => self.committed(&committed),
@@ -264,6 +275,7 @@ impl OwnerRoom {
         if bytes > 0 {
             self.consumer.credit(&part.tp, part.epoch, bytes);
         }
+        self.operate(place);
         Ok(())
     }
 
@@ -339,6 +351,7 @@ impl OwnerRoom {
                 }
                 self.write_facts(place, PROGRESS_ENTRIES_MAX);
             }
+            Done::Operated(id, came) => self.operated(place, id, came),
             Done::Told => {}
             done => {
                 if let Some(owner) = self.live(place).and_then(Part::owner) {
@@ -377,6 +390,7 @@ impl OwnerRoom {
         for batch in part.open(loaded, registry, policies) {
             self.fold(place, batch)?;
         }
+        self.operations_changed();
         self.writes.push(self.writer.claim(place));
         Ok(())
     }

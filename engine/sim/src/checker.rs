@@ -17,6 +17,7 @@ use posthaste_proto::{Record as _, RecordType};
 mod gates;
 mod lane;
 mod quick;
+mod replays;
 mod retries;
 mod rules;
 mod sources;
@@ -25,6 +26,7 @@ mod times;
 use crate::plan::Plan;
 use crate::seen::{Counts, Seen};
 pub use lane::Lane;
+pub use replays::Replays;
 pub use rules::{RULES, Rule, Violation};
 pub use sources::{Key, Sources};
 
@@ -52,6 +54,8 @@ pub struct Checker {
     pub sources: Sources,
     /// What the lane says.
     pub lanes: Vec<Lane>,
+    /// What was asked of owners.
+    pub replays: Replays,
     /// Situations reached.
     pub seen: Counts,
     /// Attempts of lane deliveries that were handed out, by assignment and
@@ -90,6 +94,7 @@ impl Checker {
         Self {
             sources: Sources::new(plan),
             lanes: (0..plan.lane_partitions).map(|_| Lane::default()).collect(),
+            replays: Replays::default(),
             seen: Counts::default(),
             expected: BTreeMap::new(),
             ends: BTreeMap::new(),
@@ -269,6 +274,10 @@ impl Checker {
     pub fn lane_stored(&mut self, partition: usize, offset: u64, value: &bytes::Bytes) {
         let held = lane::held_anew(value, &mut self.sources);
         let stored = self.lanes[partition].stored(offset, value, &mut self.sources);
+        let held = held.filter(|_| !stored.copied);
+        if let Some(key) = stored.made {
+            self.replays.made(key);
+        }
         if let Some(key) = held {
             self.backlog(key, true);
         }
@@ -395,6 +404,9 @@ impl Checker {
                 Rule::NoLoss,
                 format!("{} not settled: {:?}", unsettled.len(), &unsettled[0]),
             );
+        }
+        if let Err((rule, found)) = self.replays.finish(&self.sources) {
+            self.broken(rule, found);
         }
     }
 

@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use posthaste_core::id::EndpointId;
+use posthaste_core::id::{EndpointId, OperationId};
 use posthaste_core::lane::fold::Owed;
+use posthaste_core::operation::Operations;
 use posthaste_core::registry::{EndpointIx, Registry, Table, table_key};
 use posthaste_core::retry::Policies;
 use posthaste_core::shard::Append;
@@ -85,6 +86,8 @@ pub enum Happening {
     Read(usize, u64, u64, Owed),
     /// The log answered a read of what an endpoint holds.
     Page(usize, u64, EndpointId, std::ops::Range<u64>),
+    /// The log answered a read for an operation: of this range, these records.
+    LookUp(usize, u64, OperationId, u32, std::ops::Range<u64>),
     /// Its clock jumped.
     Jumped,
     /// Time to commit.
@@ -112,6 +115,10 @@ pub enum Purpose {
     Snapshot(usize, u64),
     /// The endpoints table.
     Table,
+    /// What an operation makes.
+    Made(usize, u64, OperationId),
+    /// How far an operation is.
+    Told(usize, u64, OperationId),
     /// The dead letter of a source record: slot, assignment, offset.
     Poison(u32, u64, u64),
 }
@@ -127,6 +134,7 @@ pub struct Node {
     /// When it was read on last.
     table_at_ms: u64,
     registry: Arc<Registry>,
+    operations: Operations,
     leases: BTreeMap<(GroupId, usize), Lease>,
     sources: Vec<Option<Source>>,
     parts: BTreeMap<usize, Part>,
@@ -221,6 +229,7 @@ impl Node {
             table_next: 0,
             table_at_ms: 0,
             registry: Arc::default(),
+            operations: Operations::default(),
             leases: BTreeMap::new(),
             sources: Vec::new(),
             parts: BTreeMap::new(),
@@ -294,6 +303,9 @@ impl Node {
             Happening::Page(partition, epoch, endpoint, range) => {
                 self.page((partition, epoch), endpoint, range, out);
             }
+            Happening::LookUp(partition, epoch, id, range, stretch) => {
+                self.look_up((partition, epoch), id, (range, stretch), out);
+            }
             Happening::Jumped => self.jumped(out),
             Happening::CommitTick => self.commit_tick(out),
             Happening::Check => self.check_stopping(out),
@@ -329,8 +341,12 @@ impl Node {
             if let Value::Bytes(value) = &record.value
                 && let Some(value) = lines::table_read(out.plant, &record.key, value)
             {
-                let read = self.table.apply(&record.key, &value);
-                assert!(read.is_ok(), "the table is well formed: {read:?}");
+                let asked = self.operations.apply(&record.key, &value);
+                if asked == Ok(false) {
+                    let read = self.table.apply(&record.key, &value);
+                    assert!(read.is_ok(), "the table is well formed: {read:?}");
+                }
+                assert!(asked.is_ok(), "operations are well formed: {asked:?}");
             }
         }
         let moved = next > self.table_next;
@@ -448,6 +464,7 @@ impl Happening {
             Self::Open(..) => 17,
             Self::Page(..) => 18,
             Self::Jumped => 19,
+            Self::LookUp(..) => 20,
         }
     }
 }

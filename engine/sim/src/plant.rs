@@ -110,11 +110,19 @@ pub enum Plant {
     SlowReports,
     /// Snapshots are never written.
     NoSnapshots,
+    /// Copies of what an operation made count as others.
+    TakeCopies,
+    /// Snapshots do not say what operations made.
+    ForgetMade,
+    /// A replay passes over some events.
+    SkipReplayed,
+    /// A replay's deliveries are taken for written when they are sent.
+    MadeBeforeAck,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 55] = [
         Self::CloseOnFailedAppend,
         Self::CloseBeforeAck,
         Self::CommitHighest,
@@ -166,5 +174,9 @@ impl Plant {
         Self::Narrow,
         Self::SlowReports,
         Self::NoSnapshots,
+        Self::TakeCopies,
+        Self::ForgetMade,
+        Self::SkipReplayed,
+        Self::MadeBeforeAck,
     ];
 }

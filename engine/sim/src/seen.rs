@@ -79,10 +79,14 @@ pub enum Seen {
     SnapshotInParts,
     ServedQuickly,
     CaughtUp,
+    Replayed,
+    CopyDropped,
+    SourceUnreadable,
+    Halted,
 }
 
 /// Every situation and what it is.
-pub const ALL: [(Seen, &str); 74] = [
+pub const ALL: [(Seen, &str); 78] = [
     (Seen::AppendFailed, "an append was refused"),
     (
         Seen::AppendUnknown,
@@ -235,6 +239,16 @@ pub const ALL: [(Seen, &str); 74] = [
         "healthy endpoints were served in a calm world",
     ),
     (Seen::CaughtUp, "an endpoint that was down caught up"),
+    (Seen::Replayed, "an owner delivered events again"),
+    (
+        Seen::CopyDropped,
+        "a copy of what an owner made was dropped",
+    ),
+    (
+        Seen::SourceUnreadable,
+        "what was to be delivered again could not be read",
+    ),
+    (Seen::Halted, "what an owner was asked for stood still"),
 ];
 
 /// How often each was reached.

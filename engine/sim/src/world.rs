@@ -11,6 +11,7 @@ use posthaste_core::time::Timestamp;
 mod incidents;
 mod operations;
 mod outside;
+mod replays;
 
 use crate::checker::{Key, Rule, Violation};
 use crate::group::{CommitEnd, GroupId, Seat};
@@ -448,10 +449,9 @@ impl World {
             return;
         }
         self.out.check.finish();
-        if !self.out.check.lane_is_settled() {
-            self.out
-                .check
-                .broken(Rule::AllSettles, "the lane owes something");
+        let check = &mut self.out.check;
+        if !check.lane_is_settled() {
+            check.broken(Rule::AllSettles, "the lane owes something");
         }
         for partition in 0..self.out.plan.source_partitions {
             let end = self.out.log.end((Topic::Events, partition));

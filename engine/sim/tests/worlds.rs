@@ -57,5 +57,5 @@ fn scenarios_hold() {
         assert_eq!(run(&plan, None).violation, None, "{}", path.display());
         count += 1;
     }
-    assert!(count >= 8);
+    assert!(count >= 9);
 }

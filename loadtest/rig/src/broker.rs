@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::groups::GroupMemberInfo;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use crate::process::root;
 
@@ -80,6 +80,27 @@ impl Broker {
             group.members().iter().map(share).collect()
         });
         Ok(shares)
+    }
+
+    /// What a group has committed of a topic, by partition.
+    pub fn committed(
+        &self,
+        group: &str,
+        topic: &str,
+        partitions: i32,
+    ) -> anyhow::Result<Vec<Option<i64>>> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("group.id", group)
+            .create()?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(topic, 0, partitions - 1);
+        let committed = consumer.committed_offsets(list, WAIT)?;
+        let offset = |element: &TopicPartitionListElem<'_>| match element.offset() {
+            Offset::Offset(at) => Some(at),
+            _ => None,
+        };
+        Ok(committed.elements().iter().map(offset).collect())
     }
 
     /// Records of a topic that `group` has not committed, and those the topic

@@ -314,6 +314,11 @@ impl Engine {
         http::call("GET", self.api, path)
     }
 
+    /// Sends a body, and answers what its API does.
+    pub fn post(&self, path: &str, body: &str) -> anyhow::Result<String> {
+        http::send("POST", self.api, path, body)
+    }
+
     /// Deletes what the path names.
     pub fn delete(&self, path: &str) -> anyhow::Result<()> {
         http::call("DELETE", self.api, path).map(drop)

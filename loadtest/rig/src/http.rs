@@ -11,11 +11,18 @@ const WAIT: Duration = Duration::from_secs(10);
 
 /// The body of a successful answer.
 pub fn call(method: &str, at: SocketAddr, path: &str) -> anyhow::Result<String> {
+    send(method, at, path, "")
+}
+
+/// The same, of a request with a body.
+pub fn send(method: &str, at: SocketAddr, path: &str, body: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&at, WAIT)?;
     stream.set_read_timeout(Some(WAIT))?;
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
     )?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

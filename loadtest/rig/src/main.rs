@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use posthaste_rig::scenario::dead::{self, Death};
 use posthaste_rig::scenario::recover::{self, Recovery};
 use posthaste_rig::scenario::storm::{self, Storm};
-use posthaste_rig::scenario::{Rig, canonical, deliver, failover, kill};
+use posthaste_rig::scenario::{Rig, canonical, deliver, failover, kill, replay};
 
 /// The load test's rig: real broker, engine, sink and producer as processes.
 #[derive(Debug, Parser)]
@@ -95,6 +95,19 @@ enum Command {
         #[arg(long, default_value_t = 500)]
         live_rate: u64,
     },
+    /// Events of an hour ago are replayed, their owner is killed on the way: each
+    /// comes again, few twice, and no offset of the source's group moves.
+    Replay {
+        /// Events.
+        #[arg(long, default_value_t = 100_000)]
+        events: u64,
+        /// Deliveries a second.
+        #[arg(long, default_value_t = 4_000)]
+        rate: u64,
+        /// Kills.
+        #[arg(long, default_value_t = 2)]
+        kills: u32,
+    },
     /// The owner of waiting retries is killed: another makes them in time.
     Failover {
         /// Kills.
@@ -147,6 +160,11 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             };
             println!("{:#}", recover::run(&rig, recovery)?);
         }
+        Command::Replay {
+            events,
+            rate,
+            kills,
+        } => println!("{:?}", replay::run(&rig, events, rate, kills)?),
         Command::Failover { rounds } => {
             println!("{:?}", failover::run(&rig, rounds)?);
         }

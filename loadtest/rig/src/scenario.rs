@@ -17,6 +17,7 @@ pub mod deliver;
 pub mod failover;
 pub mod kill;
 pub mod recover;
+pub mod replay;
 pub mod storm;
 
 /// Longest wait for the last event.

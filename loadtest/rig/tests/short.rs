@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use posthaste_rig::scenario::dead::{self, Death};
 use posthaste_rig::scenario::storm::{self, Storm};
-use posthaste_rig::scenario::{Rig, deliver, failover, kill};
+use posthaste_rig::scenario::{Rig, deliver, failover, kill, replay};
 
 /// One at a time: each measures, and takes the machine for itself.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -77,6 +77,21 @@ fn a_killed_owners_retries_are_made_by_another_in_time() {
     let Some(rig) = kafka() else { return };
     let rounds = failover::run(&rig, 1).unwrap();
     assert_eq!(rounds.len(), 1);
+}
+
+#[test]
+fn a_replay_is_whole_though_its_owner_is_killed_on_the_embedded_log() {
+    let _alone = alone();
+    let outcome = replay::run(&Rig::embedded().unwrap(), 2_000, 500, 2).unwrap();
+    assert_eq!((outcome.report.missing, outcome.count), (0, 2_000));
+}
+
+#[test]
+fn a_replay_is_whole_though_its_owner_is_killed_on_kafka() {
+    let _alone = alone();
+    let Some(rig) = kafka() else { return };
+    let outcome = replay::run(&rig, 5_000, 600, 2).unwrap();
+    assert_eq!((outcome.report.missing, outcome.count), (0, 5_000));
 }
 
 /// It restarts its broker, so it does not use the one that is named.

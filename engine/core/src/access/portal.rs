@@ -38,7 +38,8 @@ pub enum Capability {
 }
 
 impl Capability {
-    const ALL: [Self; 2] = [Self::Read, Self::Endpoints];
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Read, Self::Endpoints];
 
     /// Its name outside.
     pub const fn name(self) -> &'static str {

@@ -41,11 +41,14 @@ mod ends;
 mod facts;
 mod held;
 mod line;
+mod operations;
 mod serve;
 mod snapshots;
 mod watch;
 
 use line::Line;
+use operations::Operations;
+pub use operations::{Found, Task};
 use snapshots::Snapshots;
 
 /// What an owner wants done.
@@ -119,6 +122,8 @@ pub enum Action {
     },
     /// Tell the endpoint's tenant.
     Notify(Notice),
+    /// Do something for an operation.
+    Operate(Task),
     /// Append these parts in order; when the log has acknowledged them all, call
     /// [`Owner::snapshot_written`] with the first one's offset.
     Snapshot {
@@ -230,6 +235,7 @@ pub struct Owner {
     reads: usize,
     readers: VecDeque<EndpointId>,
     moves: usize,
+    operations: Operations,
     snapshots: Snapshots,
     caps: Caps,
     policies: Arc<Policies>,
@@ -273,6 +279,7 @@ impl Owner {
             reads: 0,
             readers: VecDeque::new(),
             moves: 0,
+            operations: Operations::default(),
             snapshots: Snapshots::default(),
             caps: Caps::default(),
             policies,
@@ -300,6 +307,7 @@ impl Owner {
         for endpoint in changed {
             self.touch(endpoint);
         }
+        self.operations.touch();
     }
 
     /// The claim was appended at `offset`, which is the owner epoch.
@@ -332,12 +340,14 @@ impl Owner {
             Change::Commanded(command) => self.commanded(command),
             Change::Duplicate | Change::Nothing => {}
         }
+        self.operations_fold();
         Ok(change)
     }
 
     /// The position moved without records.
     pub fn skip_to(&mut self, next: u64) {
         self.fold.skip_to(next);
+        self.operations_fold();
         self.begin(self.claimed.is_some_and(|claim| next > claim));
     }
 
@@ -372,6 +382,7 @@ impl Owner {
         {
             self.serve(endpoint, now, actions);
         }
+        self.operate(now, actions);
     }
 
     /// Has a line looked at with the next tick.
@@ -447,7 +458,8 @@ impl Owner {
         if !self.ready || self.draining {
             return None;
         }
-        self.wakes.first().map(|&(at, _)| at)
+        let line = self.wakes.first().map(|&(at, _)| at);
+        line.into_iter().chain(self.operations.next_due()).min()
     }
 
     /// The state.

@@ -16,9 +16,11 @@ use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Api;
-use super::page::read_limit;
+use super::document::{codes, values};
+use super::page::{Page, read_limit};
 use super::problem::{Asked, Problem};
 use crate::config::format_rfc3339;
 use crate::log::{LogError, Offset, Record, TopicPartition};
@@ -27,31 +29,59 @@ use crate::log::{LogError, Offset, Record, TopicPartition};
 const READ_BYTES: usize = 1024 * 1024;
 
 /// Which page, and of whom.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Listing {
+    /// Of that tenant alone.
+    #[param(nullable = false)]
     tenant: Option<String>,
     /// The id of an endpoint or a key.
+    #[param(nullable = false)]
     subject: Option<String>,
+    #[param(schema_with = values::page_limit::<CHANGES_PAGE_DEFAULT, CHANGES_PAGE_MAX>)]
     limit: Option<usize>,
     /// The `next_cursor` of the page before.
+    #[param(value_type = Option<u64>, nullable = false)]
     cursor: Option<Offset>,
 }
 
-#[derive(Debug, Serialize)]
+/// A change that was made.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Change)]
 struct Shown {
+    #[schema(value_type = values::Time)]
     at: String,
+    /// The id of the key that was used; `local` where none was needed.
     actor: String,
     request_id: String,
+    #[schema(examples("endpoint.updated"))]
     action: String,
+    /// The id of an endpoint or a key.
     subject: String,
     /// `null` when it is no tenant's alone.
+    #[schema(required = true)]
     tenant: Option<String>,
     /// `null` when it has none.
+    #[schema(required = true)]
     version: Option<u64>,
 }
 
+type Changes = Page<Shown>;
+
 /// Lists changes, newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/audit",
+    operation_id = "list_changes",
+    tag = "Access",
+    params(Listing),
+    responses(
+        (status = 200, description = "A page of them.", body = Changes),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Asked(listing): Asked<Listing>,
@@ -81,9 +111,11 @@ pub(super) async fn list(
     }
     let has_more = before > begin;
     let next_cursor = has_more.then(|| before.to_string());
-    let page = serde_json::json!({
-        "data": data, "has_more": has_more, "next_cursor": next_cursor,
-    });
+    let page = Page {
+        data,
+        has_more,
+        next_cursor,
+    };
     Ok(Json(page).into_response())
 }
 

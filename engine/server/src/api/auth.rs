@@ -4,7 +4,8 @@
 //! changed carry. A route that no row of [`NEEDS`] speaks of needs `read` to be
 //! looked at and `admin` for everything else. What belongs to no tenant is not
 //! for those who were let in for one. Only the [`OPEN`] routes let everybody in:
-//! probes and receivers have no keys, and metrics name no customer.
+//! probes and receivers have no keys, metrics name no customer, and what the API can
+//! do is no secret.
 
 use std::sync::Arc;
 
@@ -21,21 +22,23 @@ use posthaste_core::rng::Rng;
 use posthaste_core::time::Timestamp;
 
 use super::Api;
-use super::problem::{Problem, Told};
+use super::problem::{Body as Told, Problem};
 use crate::clock::random_seed;
 use crate::config::Auth;
 use crate::control::By;
 
 /// Names a request in its answer.
-const REQUEST_ID: &str = "request-id";
+pub(super) const REQUEST_ID: &str = "request-id";
 /// The parameter of a path that names a tenant.
 const TENANT: &str = "tenant";
 /// For everybody.
-const OPEN: [&str; 4] = [
+const OPEN: [&str; 6] = [
     "/healthz",
     "/readyz",
     "/metrics",
     "/.well-known/webhook-keys",
+    "/v1/openapi.json",
+    "/docs",
 ];
 /// What belongs to a tenant.
 const TENANTS: &str = "/v1/tenants/{tenant}/";
@@ -142,9 +145,9 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, request: Request, next: N
                 who, %method, route, tenant, %status, code, request_id = %id, "call refused"
             );
         }
-        told.body["request_id"] = id.to_string().into();
+        told.request_id = id.to_string();
         response.headers_mut().remove(header::CONTENT_LENGTH);
-        *response.body_mut() = Body::from(told.body.to_string());
+        *response.body_mut() = Body::from(serde_json::to_vec(&told).unwrap_or_default());
     }
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -241,6 +244,11 @@ async fn judge(grant: &Grant, parts: &mut Parts) -> Result<(), Problem> {
         true => Ok(()),
         false => Err(Problem::forbidden(need.wanted())),
     }
+}
+
+/// What a call needs; nothing where everybody is let in.
+pub(super) fn needed(method: &Method, route: &str) -> Option<Need> {
+    (!OPEN.contains(&route)).then(|| need(method, route))
 }
 
 fn need(method: &Method, route: &str) -> Need {

@@ -15,74 +15,113 @@ use posthaste_core::shard::dead_cause_name;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Api;
-use super::page::{no_cursor, read_limit};
+use super::document::{codes, values};
+use super::page::{Page as Listed, no_cursor, read_limit};
 use super::problem::{Asked, Problem};
 use crate::config::format_rfc3339;
 
 mod filter;
-mod redrive;
+pub mod redrive;
 mod scan;
 
 use filter::{Filter, Wanted};
 pub(super) use filter::{find_endpoint, read_time};
 pub(super) use redrive::count;
-pub use redrive::redrive;
 use scan::{Cursor, Letter, Scan};
 
 /// What to list: a filter, and which page.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Listing {
+    /// Of that tenant alone.
+    #[param(nullable = false)]
     tenant: Option<String>,
+    /// An endpoint's id; its uid where the tenant is named.
+    #[param(nullable = false)]
     endpoint: Option<String>,
+    /// Why they were given up.
+    #[param(value_type = Option<values::DeadCause>, nullable = false)]
     cause: Option<String>,
+    /// Not before then: a UTC time, or how long ago.
+    #[param(value_type = Option<values::Moment>, nullable = false)]
     since: Option<String>,
+    /// Before then.
+    #[param(value_type = Option<values::Moment>, nullable = false)]
     until: Option<String>,
+    #[param(schema_with = values::page_limit::<DEAD_PAGE_DEFAULT, DEAD_PAGE_MAX>)]
     limit: Option<usize>,
+    /// The `next_cursor` of the page before.
+    #[param(nullable = false)]
     cursor: Option<String>,
 }
 
 /// A dead letter as it is shown: never with its body.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeadLetter)]
 struct Shown {
     /// Its place in the topic.
     partition: u32,
     offset: u64,
+    #[schema(value_type = values::Time)]
     at: String,
+    #[schema(value_type = values::DeadCause)]
     cause: &'static str,
     detail: String,
     /// Where the event was first read.
+    #[schema(required = true)]
     origin: Option<Place>,
     /// Whether its delivery can be brought again.
     redrivable: bool,
     /// `null` when the record never became an event.
+    #[schema(required = true)]
     delivery: Option<Undelivered>,
 }
 
-#[derive(Debug, Serialize)]
+/// A place in the log.
+#[derive(Debug, Serialize, ToSchema)]
 struct Place {
     topic: String,
     partition: u32,
     offset: u64,
 }
 
-#[derive(Debug, Serialize)]
+/// The delivery that was given up.
+#[derive(Debug, Serialize, ToSchema)]
 struct Undelivered {
+    #[schema(required = true)]
     id: Option<String>,
     tenant: String,
+    #[schema(required = true)]
     endpoint: Option<String>,
     event: String,
     #[serde(rename = "type")]
     event_type: String,
     attempts: u32,
     /// `null` when the last attempt got no response.
+    #[schema(required = true)]
     last_status: Option<u32>,
     last_cause: String,
 }
 
+type DeadLetters = Listed<Shown>;
+
 /// Lists dead letters, oldest first.
+#[utoipa::path(
+    get,
+    path = "/v1/dead_letters",
+    operation_id = "list_dead_letters",
+    tag = "Dead letters",
+    params(Listing),
+    responses(
+        (status = 200, description = "A page of them.", body = DeadLetters),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn list(
     State(api): State<Arc<Api>>,
     Asked(listing): Asked<Listing>,
@@ -106,9 +145,11 @@ pub async fn list(
     }
     let next_cursor = scan.rest().map(|cursor| cursor.to_string());
     let has_more = next_cursor.is_some();
-    let page = serde_json::json!({
-        "data": data, "has_more": has_more, "next_cursor": next_cursor,
-    });
+    let page = Listed {
+        data,
+        has_more,
+        next_cursor,
+    };
     Ok(Json(page).into_response())
 }
 

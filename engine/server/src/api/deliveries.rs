@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
 use posthaste_core::event::check_tenant;
 use posthaste_core::id::{AttemptId, DeliveryId};
@@ -21,7 +21,7 @@ use super::look::{Budget, Piece, turn};
 use super::problem::{Asked, Problem, Segments};
 use crate::log::{LogError, TopicPartition};
 
-mod again;
+pub mod again;
 mod dead;
 mod find;
 mod lane;
@@ -35,6 +35,7 @@ pub(super) use list::{Entry, add, judge};
 use record::{Recorded, recorded, trace};
 
 /// The routes.
+#[expect(clippy::disallowed_methods, reason = "described next")]
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/v1/deliveries", get(list))
@@ -45,16 +46,6 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route(
             "/v1/tenants/{tenant}/deliveries/{delivery}",
             get(show_of_tenant),
-        )
-        .route("/v1/deliveries/{delivery}/retry", post(again::retry))
-        .route("/v1/deliveries/{delivery}/cancel", post(again::cancel))
-        .route(
-            "/v1/tenants/{tenant}/deliveries/{delivery}/retry",
-            post(again::retry_of_tenant),
-        )
-        .route(
-            "/v1/tenants/{tenant}/deliveries/{delivery}/cancel",
-            post(again::cancel_of_tenant),
         )
         .route(
             "/v1/tenants/{tenant}/deliveries/{delivery}/attempts",

@@ -7,22 +7,24 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use posthaste_core::endpoint::{Endpoint, Held};
+use posthaste_core::endpoint::Endpoint;
 use posthaste_core::event::check_tenant;
 use posthaste_core::filter::TypePattern;
 use posthaste_core::id::EndpointId;
 use posthaste_core::limits::ENDPOINTS_PER_TENANT_MAX;
 use posthaste_core::rng::Rng;
 use posthaste_proto as proto;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::Api;
 use super::auth::Caller;
 use super::body::{Whole, read_json};
+use super::document::{codes, values};
 use super::operations::replay::Begun;
-use super::page::Paging;
+use super::page::{Page, Paging};
 use super::problem::{Asked, Problem, Segments};
 use super::secrets::seal;
 use super::signing::{Chosen, Imported, Signing, secret_text};
@@ -30,69 +32,101 @@ use crate::clock::random_seed;
 use crate::config::{format_rfc3339, parse_duration};
 use crate::control::By;
 
-mod change;
+pub mod change;
+mod headers;
 mod start;
-mod status;
+pub mod status;
 
 pub(in crate::api) use change::Place;
-pub use change::{delete, patch, replace};
-pub use status::{disable, enable, pause, resume};
 
 /// What a new endpoint is made of, and all of it that can be changed.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewEndpoint {
+    /// Where its events go: `https://` to a public address, unless `[egress]`
+    /// of the configuration allows more.
+    #[schema(examples("https://example.com/hooks"))]
     url: String,
+    /// A name of the caller's, the only one of its tenant: paths take it as well
+    /// as the id.
     #[serde(default)]
     uid: String,
+    /// For people.
     #[serde(default)]
     description: String,
+    /// Patterns of the types it wants, such as `invoice.*`; all when empty.
     #[serde(default)]
+    #[schema(value_type = Vec<values::TypePattern>)]
     event_types: Vec<String>,
+    /// Patterns of types it does not want, though `event_types` names them.
     #[serde(default)]
+    #[schema(value_type = Vec<values::TypePattern>)]
     exclude_event_types: Vec<String>,
-    /// As it is written, so that no number in it is rounded.
-    #[serde(default, skip_serializing)]
+    /// What an event's content must be like.
+    // As it is written, so that no number in it is rounded.
+    #[serde(default, serialize_with = "nothing")]
+    #[schema(value_type = Option<values::Filter>)]
     filter: Option<Box<RawValue>>,
-    /// Imported; made here when absent.
-    #[serde(default, skip_serializing)]
+    /// A secret to sign with; one is made when it is absent.
+    #[serde(default, serialize_with = "nothing")]
+    #[schema(value_type = Option<String>, write_only)]
     secret: Option<Imported>,
+    /// How its deliveries are signed.
     #[serde(default)]
     signing: Option<Signing>,
-    /// From when on it gets events, a UTC time or how long ago; from now on
-    /// without it.
-    #[serde(default, skip_serializing)]
+    /// From when on it gets events: what came since then is replayed to it. From
+    /// now on when it is absent.
+    #[serde(default, serialize_with = "nothing")]
+    #[schema(value_type = Option<values::Moment>, write_only)]
     start_at: Option<String>,
+    /// Headers of its requests, beside Posthaste's own.
     #[serde(default)]
     headers: BTreeMap<String, String>,
-    /// Type, attempt and retry reason in headers too.
+    /// Whether type, attempt and the reason of a retry stand in headers too:
+    /// `webhook-event-type`, `webhook-attempt`, `webhook-retry-reason`.
     #[serde(default)]
     event_headers: bool,
+    /// Requests at once, at most; 0 for 10.
     #[serde(default)]
     max_in_flight: u32,
+    /// How long a receiver may take, at most `30s`; `15s` when absent.
     #[serde(default)]
+    #[schema(value_type = Option<values::Duration>)]
     timeout: Option<String>,
+    /// How long a connection may take, at most `timeout`.
     #[serde(default)]
+    #[schema(value_type = Option<values::Duration>)]
     connect_timeout: Option<String>,
+    /// Whether to use HTTP/2 where the receiver offers it.
     #[serde(default)]
     http2: bool,
+    /// A schedule of the configuration; `standard` when empty.
     #[serde(default)]
     retry_policy: String,
+    /// Whether a 400, 404, 405, 413, 415 or 422 ends a delivery.
     #[serde(default)]
     fail_fast_4xx: bool,
+    /// Whether first attempts are its owner's too, so that its limits are exact.
     #[serde(default)]
     owned: bool,
     /// Attempts a second; 0 for no bound.
     #[serde(default)]
     rate_per_second: u32,
+    /// Whether events of one ordering key come one after the other.
     #[serde(default)]
     ordered: bool,
+    /// What goes first once it is back.
     #[serde(default)]
     recovery: Recovery,
 }
 
+/// Written as `null`, whatever it is.
+fn nothing<T, S: Serializer>(_: &T, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_none()
+}
+
 /// What goes first once an endpoint is back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Recovery {
     /// New events; the backlog beside them.
@@ -103,20 +137,27 @@ enum Recovery {
 }
 
 /// An endpoint as it is shown: never with its secret.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Endpoint)]
 struct Shown {
+    #[schema(examples("ep_01M8A8SGRT3TMFMM1F4JJZHFBM"))]
     id: String,
     uid: String,
     tenant: String,
     url: String,
     description: String,
-    status: &'static str,
+    status: Status,
+    #[schema(value_type = Vec<values::TypePattern>)]
     event_types: Vec<String>,
+    #[schema(value_type = Vec<values::TypePattern>)]
     exclude_event_types: Vec<String>,
     signing: Chosen,
+    #[schema(value_type = Option<values::Filter>, required = true)]
     filter: Option<Box<RawValue>>,
     max_in_flight: u32,
+    #[schema(value_type = values::Duration)]
     timeout: String,
+    #[schema(value_type = values::Duration)]
     connect_timeout: String,
     http2: bool,
     retry_policy: String,
@@ -125,26 +166,63 @@ struct Shown {
     rate_per_second: u32,
     ordered: bool,
     recovery: Recovery,
+    /// `gone` or `failing`; absent while it is active.
     #[serde(skip_serializing_if = "String::is_empty")]
     disabled_reason: String,
+    /// The names of its headers; their values are not shown.
     headers: Vec<String>,
     event_headers: bool,
+    #[schema(value_type = values::Time)]
     created_at: String,
+    /// Raised by each change.
     version: u64,
 }
 
+type Endpoints = Page<Shown>;
+
+/// Whether an endpoint gets deliveries.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = EndpointStatus)]
+#[serde(rename_all = "snake_case")]
+enum Status {
+    Active,
+    Paused,
+    Disabled,
+}
+
 /// A new endpoint, once with its secret.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CreatedEndpoint)]
 struct Created<'a> {
     #[serde(flatten)]
     endpoint: Shown,
     secret: &'a str,
     /// Brings the events since `start_at`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     operation: Option<Begun>,
 }
 
 /// Makes an endpoint. The answer is the only one that shows the secret.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints",
+    operation_id = "create_endpoint",
+    tag = "Endpoints",
+    request_body = NewEndpoint,
+    responses(
+        (
+            status = 201,
+            description = "The endpoint, and its secret.",
+            body = Created<'static>,
+            headers(("etag" = String, description = "Its version, for `if-match`.")),
+        ),
+        codes::UidTaken,
+        codes::TooManyEndpoints,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn create(
     State(api): State<Arc<Api>>,
     Segments(tenant): Segments<String>,
@@ -286,48 +364,8 @@ fn filled(
         rate_per_second: new.rate_per_second,
         ..record
     })?;
-    seal_headers(api, &mut endpoint, present)?;
+    headers::seal(api, &mut endpoint, present)?;
     Ok(endpoint)
-}
-
-/// Seals headers' values; one that stays what it was stays sealed as it was.
-fn seal_headers(
-    api: &Api,
-    endpoint: &mut Endpoint,
-    present: Option<&Endpoint>,
-) -> Result<(), Problem> {
-    let before = present.map_or(&[][..], |present| &present.headers);
-    for header in &mut endpoint.headers {
-        let Held::Clear(value) = &header.held else {
-            continue;
-        };
-        let id = header.seal_id();
-        let same = before.iter().find(|old| {
-            let opened = api.vault.open(endpoint.id, &id, &old.held);
-            old.name == header.name && opened.is_ok_and(|old| old == *value)
-        });
-        header.held = match same {
-            Some(old) => old.held.clone(),
-            None => {
-                let sealed = api.vault.seal(endpoint.id, &id, value);
-                Held::Sealed(sealed.map_err(|error| Problem::unavailable(error.to_string()))?)
-            }
-        };
-    }
-    Ok(())
-}
-
-/// The values of an endpoint's headers, to be changed.
-fn open_headers(api: &Api, endpoint: &Endpoint) -> Result<BTreeMap<String, String>, Problem> {
-    let opened = endpoint.headers.iter().map(|header| {
-        let value = api.vault.open(endpoint.id, &header.seal_id(), &header.held);
-        let value = value.map_err(|error| {
-            let name = &header.name;
-            Problem::conflict("unreadable_header", format!("`{name}` is {error}"))
-        })?;
-        Ok((header.name.clone(), value.to_string()))
-    });
-    opened.collect()
 }
 
 /// A policy is the configuration's; none means `standard`.
@@ -360,9 +398,9 @@ fn shown(endpoint: &Endpoint) -> Shown {
         url: endpoint.url.clone(),
         description: endpoint.description.clone(),
         status: match (endpoint.disabled, endpoint.paused) {
-            (true, _) => "disabled",
-            (false, true) => "paused",
-            (false, false) => "active",
+            (true, _) => Status::Disabled,
+            (false, true) => Status::Paused,
+            (false, false) => Status::Active,
         },
         event_types: texts(&endpoint.event_types),
         exclude_event_types: texts(&endpoint.exclude_event_types),
@@ -391,6 +429,17 @@ fn shown(endpoint: &Endpoint) -> Shown {
 }
 
 /// A tenant's endpoints, oldest first.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/endpoints",
+    operation_id = "list_endpoints",
+    tag = "Endpoints",
+    params(Paging),
+    responses(
+        (status = 200, description = "A page of them.", body = Endpoints),
+        codes::Invalid,
+    ),
+)]
 pub async fn list(
     State(api): State<Arc<Api>>,
     Segments(tenant): Segments<String>,
@@ -403,6 +452,18 @@ pub async fn list(
 }
 
 /// One endpoint, by id or uid.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}",
+    operation_id = "get_endpoint",
+    tag = "Endpoints",
+    responses((
+        status = 200,
+        description = "The endpoint.",
+        body = Shown,
+        headers(("etag" = String, description = "Its version, for `if-match`.")),
+    )),
+)]
 pub async fn show(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,

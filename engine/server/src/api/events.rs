@@ -22,16 +22,19 @@ use posthaste_core::limits::{IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_KEYS_MAX};
 use posthaste_core::rng::Rng;
 use posthaste_core::time::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Api;
 use super::body::Whole;
+use super::document::codes;
+use super::document::values::{Envelope, IdempotencyKey};
 use super::problem::{Problem, Segments};
 use crate::clock::random_seed;
 use crate::ingest::decode::{headers_of, record_of};
 use crate::log::{AppendError, NewRecord, TopicPartition};
 use crate::telemetry;
 
-mod again;
+pub mod again;
 mod read;
 
 pub(super) use read::routes;
@@ -49,7 +52,8 @@ pub struct Remembered {
 }
 
 /// A durable event.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = AcceptedEvent)]
 pub struct Accepted {
     id: String,
     #[serde(rename = "type")]
@@ -61,6 +65,27 @@ pub struct Accepted {
 }
 
 /// Takes one event.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/events",
+    operation_id = "publish_event",
+    tag = "Events",
+    params(IdempotencyKey),
+    request_body(
+        content(
+            (Envelope = "application/json"),
+            (serde_json::Value = "application/cloudevents+json"),
+            (Vec<u8> = "*/*"),
+        ),
+        description = "An envelope, a CloudEvent, or any body with the routing headers.",
+    ),
+    responses(
+        (status = 202, description = "The log has it.", body = Accepted),
+        codes::InProgress,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn publish(
     State(api): State<Arc<Api>>,
     Segments(tenant): Segments<String>,

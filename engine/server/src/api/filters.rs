@@ -22,10 +22,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::Api;
 use super::body::{Whole, read_json};
 use super::dead_letters::read_time;
+use super::document::{codes, values};
 use super::problem::Problem;
 
 pub(super) mod backtest;
@@ -36,33 +38,39 @@ use backtest::{Budget, Range, Wanted};
 const SINCE_DEFAULT: Duration = Duration::from_secs(3_600);
 
 /// A filter and an event for it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Evaluation {
+    #[schema(value_type = values::Filter)]
     filter: Box<RawValue>,
     event: Sample,
 }
 
-#[derive(Debug, Deserialize)]
+/// An event to try a filter on.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = SampleEvent)]
 #[serde(deny_unknown_fields)]
 struct Sample {
     #[serde(rename = "type", default)]
     event_type: String,
     #[serde(default)]
     headers: BTreeMap<String, String>,
-    /// `null` without one.
+    /// Any JSON; `null` without one.
     #[serde(default)]
+    #[schema(value_type = Option<serde_json::Value>)]
     body: Option<Box<RawValue>>,
 }
 
 /// Whether it passes; if not, each condition that stands in the way.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Evaluated {
     matched: bool,
     failed: Vec<Failed>,
 }
 
-#[derive(Debug, Serialize)]
+/// A condition that does not hold.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FailedCondition)]
 struct Failed {
     /// A JSON pointer into the filter.
     place: String,
@@ -70,22 +78,39 @@ struct Failed {
 }
 
 /// A filter and the events to try it on.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Backtest {
+    #[schema(value_type = values::Filter)]
     filter: Box<RawValue>,
+    /// Only events of that tenant.
     tenant: Option<String>,
+    /// Only events of these types, given as patterns.
     #[serde(default)]
+    #[schema(value_type = Vec<values::TypePattern>)]
     event_types: Vec<String>,
-    /// A UTC time, or how long ago; an hour without it.
+    /// An hour ago without it.
+    #[schema(value_type = Option<values::Moment>)]
     since: Option<String>,
     /// Now without it.
+    #[schema(value_type = Option<values::Moment>)]
     until: Option<String>,
-    /// Events to show.
+    /// Matches to show, at most 250; 20 when absent.
     limit: Option<usize>,
 }
 
 /// Judges one event.
+#[utoipa::path(
+    post,
+    path = "/v1/filters/evaluate",
+    operation_id = "evaluate_filter",
+    tag = "Filters",
+    request_body = Evaluation,
+    responses(
+        (status = 200, description = "Whether it passes.", body = Evaluated),
+        codes::Invalid,
+    ),
+)]
 pub async fn evaluate(Whole(body): Whole) -> Result<Response, Problem> {
     let Evaluation { filter, event } = read_json(&body)?;
     let filter = read_filter(&filter)?;
@@ -114,6 +139,18 @@ pub async fn evaluate(Whole(body): Whole) -> Result<Response, Problem> {
 }
 
 /// Judges the events the source topics hold of some time.
+#[utoipa::path(
+    post,
+    path = "/v1/filters/backtest",
+    operation_id = "backtest_filter",
+    tag = "Filters",
+    request_body = Backtest,
+    responses(
+        (status = 200, description = "What it would have done.", body = backtest::Report),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn backtest(
     State(api): State<Arc<Api>>,
     Whole(body): Whole,

@@ -10,46 +10,75 @@ use axum::response::{IntoResponse, Response};
 use posthaste_core::access::{ApiKey, KeyProblem, NewKey};
 use posthaste_core::limits::API_KEYS_MAX;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Api;
 use super::auth::Caller;
 use super::body::{Whole, read_json};
-use super::page::Paging;
+use super::document::{codes, values};
+use super::page::{Page, Paging};
 use super::problem::{Asked as Query, Problem, Segments};
 use crate::config::format_rfc3339;
 use crate::control::new_key;
 
 /// What a new key is to be.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = NewKey)]
 #[serde(deny_unknown_fields)]
 struct Asked {
+    /// At least one.
+    #[schema(value_type = Vec<values::Scope>, min_items = 1)]
     scopes: Vec<String>,
+    /// The only tenant it is for; for all when absent.
     #[serde(default)]
     tenant: Option<String>,
+    /// For people.
     #[serde(default)]
     description: String,
 }
 
 /// A key as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Key)]
 struct Shown {
+    #[schema(examples("pk_01M8A8SGRT3TMFMM1F4JJZHFBM"))]
     id: String,
+    #[schema(value_type = Vec<values::Scope>)]
     scopes: Vec<&'static str>,
     /// `null` when it is for all of them.
+    #[schema(required = true)]
     tenant: Option<String>,
     description: String,
+    #[schema(value_type = values::Time)]
     created_at: String,
 }
 
+type Keys = Page<Shown>;
+
 /// A new key, this once with its text.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CreatedKey)]
 struct Created {
     #[serde(flatten)]
     shown: Shown,
+    /// What programs send as `Authorization: Bearer`.
     key: String,
 }
 
 /// Makes a key.
+#[utoipa::path(
+    post,
+    path = "/v1/keys",
+    operation_id = "create_key",
+    tag = "Access",
+    request_body = Asked,
+    responses(
+        (status = 201, description = "The key, and its text.", body = Created),
+        codes::TooManyKeys,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -77,6 +106,17 @@ pub(super) async fn create(
 }
 
 /// The keys that are not revoked, oldest first.
+#[utoipa::path(
+    get,
+    path = "/v1/keys",
+    operation_id = "list_keys",
+    tag = "Access",
+    params(Paging),
+    responses(
+        (status = 200, description = "A page of them.", body = Keys),
+        codes::Invalid,
+    ),
+)]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Query(paging): Query<Paging>,
@@ -87,6 +127,16 @@ pub(super) async fn list(
 }
 
 /// Revokes a key, and with it the portal tokens made in its name.
+#[utoipa::path(
+    delete,
+    path = "/v1/keys/{key}",
+    operation_id = "revoke_key",
+    tag = "Access",
+    responses(
+        (status = 204, description = "It is revoked."),
+        codes::Unavailable,
+    ),
+)]
 pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     Segments(id): Segments<String>,

@@ -4,61 +4,27 @@
 //! Every instance shows them from its own fold of the endpoints table; what they
 //! do, they do in the owner of the endpoint's lane.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State as Shared;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use posthaste_core::id::OperationId;
 use posthaste_core::operation::{Kind, Known, Operation, Operations, Progress, State, Wanted};
 use posthaste_core::time::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::Api;
-use super::auth::Caller;
-use super::page::Paging;
-use super::problem::{Asked, Problem, Segments};
+use super::document::values;
 use crate::config::format_rfc3339;
 
 pub mod lane;
 pub mod replay;
 pub mod resend;
+pub mod routes;
 mod span;
 mod start;
 
 pub(super) use start::{accepted, begin, check_room, new, put, unheard};
-
-/// Which operations, and which page of them.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Listing {
-    tenant: Option<String>,
-    /// An endpoint's id.
-    endpoint: Option<String>,
-    kind: Option<String>,
-    state: Option<String>,
-    limit: Option<usize>,
-    cursor: Option<String>,
-}
-
-/// Whose operations: all, or one tenant's.
-#[derive(Debug, Deserialize)]
-pub struct Whose {
-    #[serde(default)]
-    tenant: Option<String>,
-}
-
-/// One operation, and the tenant a path says it is of.
-#[derive(Debug, Deserialize)]
-pub struct Named {
-    #[serde(default)]
-    tenant: Option<String>,
-    operation: String,
-}
 
 /// Where an operation stands, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,38 +41,56 @@ enum Stands {
 }
 
 /// An operation as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Operation)]
 pub(super) struct Shown {
     id: String,
+    /// `replay`, `redrive`, `cancel`, `retry_now` or `probe`.
     kind: &'static str,
     tenant: String,
+    /// The endpoint's id.
     endpoint: String,
+    /// `pending` until the endpoint's owner has said anything, `running`,
+    /// `paused`, `cancelling`; at its end `succeeded`, `cancelled` or `failed`.
     state: &'static str,
+    #[schema(value_type = values::Time)]
     created_at: String,
+    /// Who asked: a key's id, or `local`.
     actor: String,
     asked: What,
     progress: Done,
     /// Why it failed.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
     detail: String,
+    /// Rises by one with each change of what is wanted.
     version: u64,
 }
 
 /// What was asked for; `null` where nothing was.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OperationAsked)]
 struct What {
+    #[schema(value_type = Option<values::Time>, required = true)]
     since: Option<String>,
+    #[schema(value_type = Option<values::Time>, required = true)]
     until: Option<String>,
     event_types: Vec<String>,
+    #[schema(value_type = Option<values::Filter>, required = true)]
     filter: Option<Box<RawValue>>,
+    #[schema(required = true)]
     rate_per_second: Option<u32>,
+    /// Of dead letters.
+    #[schema(required = true)]
     cause: Option<String>,
     /// How many were named.
+    #[schema(required = true)]
     deliveries: Option<usize>,
 }
 
 /// How far it is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OperationProgress)]
 struct Done {
     /// To be read.
     records: u64,
@@ -116,12 +100,16 @@ struct Done {
     /// Records that could not be read, or go to nobody.
     skipped: u64,
     /// Of the records; `null` for what reads none, and before it has begun.
+    #[schema(required = true)]
     percent: Option<u64>,
     /// Deliveries a second, since it was asked for.
+    #[schema(required = true)]
     rate: Option<f64>,
     /// When it ends, if it goes on as it did.
+    #[schema(value_type = Option<values::Time>, required = true)]
     eta: Option<String>,
     /// When its owner said so.
+    #[schema(value_type = Option<values::Time>, required = true)]
     at: Option<String>,
 }
 
@@ -143,184 +131,8 @@ const STATES: [(Stands, &str); 7] = [
     (Stands::Failed, "failed"),
 ];
 
-/// The routes: each for all tenants, and for one.
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/v1/replays", post(replay::create))
-        .route("/v1/resends", post(resend::create))
-        .route("/v1/operations", get(list))
-        .route("/v1/operations/{operation}", get(show))
-        .route("/v1/operations/{operation}/pause", post(pause))
-        .route("/v1/operations/{operation}/resume", post(resume))
-        .route("/v1/operations/{operation}/cancel", post(cancel))
-        .route("/v1/tenants/{tenant}/operations", get(list))
-        .route("/v1/tenants/{tenant}/operations/{operation}", get(show))
-        .route(
-            "/v1/tenants/{tenant}/operations/{operation}/pause",
-            post(pause),
-        )
-        .route(
-            "/v1/tenants/{tenant}/operations/{operation}/resume",
-            post(resume),
-        )
-        .route(
-            "/v1/tenants/{tenant}/operations/{operation}/cancel",
-            post(cancel),
-        )
-        .merge(of_endpoints())
-}
-
-/// What is asked of one endpoint's owner.
-fn of_endpoints() -> Router<Arc<Api>> {
-    Router::new()
-        .route(
-            "/v1/tenants/{tenant}/endpoints/{endpoint}/replays",
-            post(replay::create_for),
-        )
-        .route(
-            "/v1/tenants/{tenant}/endpoints/{endpoint}/resends",
-            post(resend::create_for),
-        )
-        .route(
-            "/v1/tenants/{tenant}/endpoints/{endpoint}/cancel",
-            post(lane::cancel),
-        )
-        .route(
-            "/v1/tenants/{tenant}/endpoints/{endpoint}/retry_now",
-            post(lane::retry_now),
-        )
-        .route(
-            "/v1/tenants/{tenant}/endpoints/{endpoint}/probe",
-            post(lane::probe),
-        )
-}
-
-/// Lists operations, oldest first.
-pub async fn list(
-    Shared(api): Shared<Arc<Api>>,
-    Segments(whose): Segments<Whose>,
-    Asked(listing): Asked<Listing>,
-) -> Result<Response, Problem> {
-    let kind = read(listing.kind.as_deref(), "kind", &KINDS)?;
-    let state = read(listing.state.as_deref(), "state", &STATES)?;
-    let endpoint = listing.endpoint.as_deref().map(str::parse);
-    let endpoint = endpoint
-        .transpose()
-        .map_err(|_| Problem::invalid("endpoint", "expected an endpoint's id"))?;
-    if listing.tenant.is_some() && whose.tenant.is_some() {
-        return Err(Problem::invalid("tenant", "the path names it already"));
-    }
-    let tenant = whose.tenant.or(listing.tenant);
-    let operations = operations(&api);
-    let wanted = |known: &Known| {
-        let of = &known.operation;
-        tenant.as_ref().is_none_or(|tenant| of.tenant == *tenant)
-            && endpoint.is_none_or(|endpoint| of.endpoint == endpoint)
-            && kind.is_none_or(|kind| of.kind == kind)
-            && state.is_none_or(|state| Stands::of(known) == state)
-    };
-    let found = operations.iter().filter(|(_, known)| wanted(known));
-    let paging = Paging::new(listing.limit, listing.cursor);
-    Ok(Json(paging.of(found, Shown::of)?).into_response())
-}
-
-/// One operation.
-pub async fn show(
-    Shared(api): Shared<Arc<Api>>,
-    Segments(named): Segments<Named>,
-) -> Result<Response, Problem> {
-    let known = named.find(&api)?;
-    Ok(Json(Shown::of(&known)).into_response())
-}
-
-/// Holds an operation: what it has done stays done.
-pub async fn pause(
-    api: Shared<Arc<Api>>,
-    named: Segments<Named>,
-    caller: Caller,
-) -> Result<Response, Problem> {
-    steer(api, named, caller, Wanted::Pause).await
-}
-
-/// Lets it go on.
-pub async fn resume(
-    api: Shared<Arc<Api>>,
-    named: Segments<Named>,
-    caller: Caller,
-) -> Result<Response, Problem> {
-    steer(api, named, caller, Wanted::Unspecified).await
-}
-
-/// Ends it for good: what it has done stays done.
-pub async fn cancel(
-    api: Shared<Arc<Api>>,
-    named: Segments<Named>,
-    caller: Caller,
-) -> Result<Response, Problem> {
-    steer(api, named, caller, Wanted::Cancel).await
-}
-
-async fn steer(
-    Shared(api): Shared<Arc<Api>>,
-    Segments(named): Segments<Named>,
-    caller: Caller,
-    wanted: Wanted,
-) -> Result<Response, Problem> {
-    let known = named.find(&api)?;
-    if known.operation.wanted != wanted {
-        let over = match Stands::of(&known) {
-            Stands::Pending | Stands::Running | Stands::Paused => None,
-            Stands::Cancelling => Some("cancelling"),
-            Stands::Succeeded | Stands::Cancelled | Stands::Failed => Some("over"),
-        };
-        if let Some(over) = over {
-            let detail = format!("the operation is {over}: expected one that goes on");
-            return Err(Problem::conflict("operation_over", detail));
-        }
-        let changed = Operation {
-            wanted,
-            version: known.operation.version + 1,
-            ..known.operation.as_ref().clone()
-        };
-        api.endpoints.put_operation(&changed, &caller.by()).await?;
-    }
-    Ok(Json(Shown::of(&named.find(&api)?)).into_response())
-}
-
 fn operations(api: &Api) -> Arc<Operations> {
     Arc::clone(&api.endpoints.operations().borrow())
-}
-
-/// One of a few by its name.
-fn read<T: Copy>(
-    name: Option<&str>,
-    param: &'static str,
-    known: &[(T, &str)],
-) -> Result<Option<T>, Problem> {
-    let Some(name) = name else {
-        return Ok(None);
-    };
-    let found = known.iter().find(|(_, known)| *known == name);
-    found.map(|(one, _)| Some(*one)).ok_or_else(|| {
-        let names: Vec<_> = known.iter().map(|(_, name)| format!("`{name}`")).collect();
-        let (shown, wanted) = (name.escape_default(), names.join(", "));
-        Problem::invalid(param, format!("`{shown}`: expected one of {wanted}"))
-    })
-}
-
-impl Named {
-    /// Another tenant's operation is not found, as one that never was.
-    fn find(&self, api: &Api) -> Result<Known, Problem> {
-        let id = OperationId::from_str(&self.operation).ok();
-        let operations = operations(api);
-        let known = id.and_then(|id| operations.get(id));
-        let own = |known: &&Known| {
-            let tenant = self.tenant.as_ref();
-            tenant.is_none_or(|tenant| known.operation.tenant == *tenant)
-        };
-        let none = || Problem::not_found("no such operation");
-        known.filter(own).cloned().ok_or_else(none)
-    }
 }
 
 impl Stands {

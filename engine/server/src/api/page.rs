@@ -1,29 +1,36 @@
 //! Lists a page at a time. A page's cursor is the id of its last item: items
 //! that come and go in between move no other ones.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::str::FromStr;
 
 use posthaste_core::limits::{LIST_PAGE_DEFAULT, LIST_PAGE_MAX};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
 
+use super::document::values::{self, page_limit};
 use super::problem::Problem;
 
 /// Which page.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Paging {
+    #[param(schema_with = page_limit::<LIST_PAGE_DEFAULT, LIST_PAGE_MAX>)]
     limit: Option<usize>,
     /// The `next_cursor` of the page before.
+    #[param(nullable = false)]
     cursor: Option<String>,
 }
 
 /// A page of a list.
 #[derive(Debug, Serialize)]
 pub(super) struct Page<T> {
-    data: Vec<T>,
-    has_more: bool,
-    next_cursor: Option<String>,
+    pub(super) data: Vec<T>,
+    pub(super) has_more: bool,
+    pub(super) next_cursor: Option<String>,
 }
 
 impl Paging {
@@ -56,6 +63,25 @@ impl Paging {
             has_more,
             next_cursor: last.filter(|_| has_more),
         })
+    }
+}
+
+/// Described under a name of its own, where a route says which list it is by an
+/// alias: `type Keys = Page<Shown>`.
+impl<T: ToSchema> utoipa::PartialSchema for Page<T> {
+    fn schema() -> RefOr<Schema> {
+        values::page(&T::name())
+    }
+}
+
+impl<T: ToSchema> ToSchema for Page<T> {
+    fn name() -> Cow<'static, str> {
+        format!("{}Page", T::name()).into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((T::name().into_owned(), T::schema()));
+        T::schemas(schemas);
     }
 }
 

@@ -12,31 +12,55 @@ use posthaste_core::access::{Capability, portal_token};
 use posthaste_core::event::check_tenant;
 use posthaste_core::limits::{PORTAL_TIME_DEFAULT, PORTAL_TIME_MAX};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Api;
 use super::auth::Caller;
 use super::body::{Whole, read_json};
+use super::document::{codes, values};
 use super::problem::{Problem, Segments};
 use crate::config::{format_rfc3339, parse_duration};
 
-#[derive(Debug, Deserialize)]
+/// What a token is to be for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = NewPortalSession)]
 #[serde(deny_unknown_fields)]
 struct Asked {
+    /// At least one.
+    #[schema(value_type = Vec<values::Capability>, min_items = 1)]
     capabilities: Vec<String>,
+    /// At most `24h`; `1h` when absent.
     #[serde(default)]
+    #[schema(value_type = Option<values::Duration>)]
     expires_in: Option<String>,
 }
 
 /// A session; its token is not kept.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = PortalSession)]
 struct Session {
+    /// What is sent as `Authorization: Bearer`.
     token: String,
     tenant: String,
+    #[schema(value_type = Vec<values::Capability>)]
     capabilities: Vec<&'static str>,
+    #[schema(value_type = values::Time)]
     expires_at: String,
 }
 
 /// Opens a session.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/portal_sessions",
+    operation_id = "create_portal_session",
+    tag = "Access",
+    request_body = Asked,
+    responses(
+        (status = 201, description = "The session.", body = Session),
+        codes::NoKeys,
+        codes::Invalid,
+    ),
+)]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     Segments(tenant): Segments<String>,

@@ -11,6 +11,8 @@ use axum::response::{IntoResponse, Response};
 use posthaste_core::endpoint::EndpointError;
 use posthaste_core::event::EventError;
 use posthaste_core::limits::{BODY_BYTES_MAX, REQUEST_BYTES_MAX};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::control::CommandError;
 use crate::log::{AppendError, LogError};
@@ -26,11 +28,30 @@ pub struct Problem {
     version: Option<u64>,
 }
 
-/// A problem in an answer, for whoever signs that with its request's id.
-#[derive(Debug, Clone)]
-pub(super) struct Told {
+/// What went wrong (RFC 9457).
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body {
+    /// `about:blank`: `code` says what kind it is.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// What the status means.
+    title: &'static str,
+    status: u16,
+    /// The kind of problem: programs go by it.
     pub(super) code: &'static str,
-    pub(super) body: serde_json::Value,
+    /// What is wrong, and what would be right: for people.
+    detail: String,
+    /// The field at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    param: Option<Cow<'static, str>>,
+    /// The present version of what was to be changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    version: Option<u64>,
+    /// Names the request, as the header of that name does.
+    pub(super) request_id: String,
 }
 
 /// The named parts of a route's path; what is none is a [`Problem`] too.
@@ -266,23 +287,20 @@ impl From<CommandError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut body = serde_json::json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or("error"),
-            "status": self.status.as_u16(),
-            "code": self.code,
-            "detail": self.detail,
-        });
-        if let Some(param) = self.param {
-            body["param"] = param.into_owned().into();
-        }
-        if let Some(version) = self.version {
-            body["version"] = version.into();
-        }
+        let body = Body {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("error"),
+            status: self.status.as_u16(),
+            code: self.code,
+            detail: self.detail,
+            param: self.param,
+            version: self.version,
+            request_id: String::new(),
+        };
         let kind = HeaderValue::from_static("application/problem+json");
-        let mut response = (self.status, body.to_string()).into_response();
-        let code = self.code;
-        response.extensions_mut().insert(Told { code, body });
+        let mut response = self.status.into_response();
+        // Whoever signs the answer with its request's id writes it.
+        response.extensions_mut().insert(body);
         if self.status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Bearer");
             response

@@ -19,10 +19,13 @@ use posthaste_core::rng::Rng;
 use posthaste_core::signature::VerifyingKey;
 use posthaste_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Api;
 use super::auth::Caller;
 use super::body::{Whole, read_json};
+use super::document::values::IfMatch;
+use super::document::{codes, values};
 use super::endpoints::{Place, find};
 use super::problem::{Problem, Segments};
 use super::signing::{AlgorithmName, Imported, secret_text};
@@ -31,30 +34,38 @@ use crate::config::{format_rfc3339, parse_duration};
 use crate::control::CommandError;
 
 /// How a secret follows another.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Rotation {
-    /// Imported; made here when absent.
+    /// The new secret; one is made when it is absent.
+    #[schema(value_type = Option<String>, write_only)]
     secret: Option<Imported>,
     /// Of one that is made here; the newest one's when absent.
     algorithm: Option<AlgorithmName>,
-    /// How long the older ones still sign.
+    /// How long the older ones still sign, at most `168h`; `24h` when absent.
+    #[schema(value_type = Option<values::Duration>)]
     overlap: Option<String>,
 }
 
 /// A secret as it is shown: never itself.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Secret)]
 struct Shown {
     id: String,
+    #[schema(value_type = values::Time)]
     created_at: String,
-    /// None for the newest.
+    /// `null` for the newest.
+    #[schema(value_type = Option<values::Time>, required = true)]
     expires_at: Option<String>,
+    /// Of a key pair.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     public_key: Option<String>,
 }
 
 /// A new secret, once with its text.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CreatedSecret)]
 struct Made<'a> {
     #[serde(flatten)]
     shown: Shown,
@@ -62,7 +73,7 @@ struct Made<'a> {
 }
 
 /// What sealing anew came to.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct Resealed {
     /// Endpoints sealed by this request.
     resealed: usize,
@@ -73,7 +84,7 @@ struct Resealed {
 }
 
 /// A public key (RFC 8037).
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Jwk {
     kty: &'static str,
     crv: &'static str,
@@ -81,6 +92,22 @@ struct Jwk {
     r#use: &'static str,
     kid: String,
     x: String,
+}
+
+/// An endpoint's secrets.
+#[derive(Debug, Serialize, ToSchema)]
+struct Secrets {
+    /// Newest first.
+    data: Vec<Shown>,
+}
+
+/// The public halves of key pairs.
+#[derive(Debug, Serialize, ToSchema)]
+struct PublishedKeys {
+    /// A JWK set.
+    keys: Vec<Jwk>,
+    /// The same, as Standard Webhooks writes them.
+    whpk: Vec<String>,
 }
 
 /// An endpoint's new secret, sealed.
@@ -111,6 +138,21 @@ fn shown(secret: &Secret, made: Timestamp) -> Shown {
 
 /// Lets a new secret sign, and the older ones for a while beside it. The answer
 /// is the only one that shows it.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets/rotate",
+    operation_id = "rotate_secret",
+    tag = "Secrets",
+    params(IfMatch),
+    request_body = Option<Rotation>,
+    responses(
+        (status = 201, description = "The new secret.", body = Made<'static>),
+        codes::TooManySecrets,
+        codes::VersionConflict,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn rotate(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
@@ -160,6 +202,13 @@ fn overlap(asked: Option<&str>) -> Result<Duration, Problem> {
 }
 
 /// The secrets of an endpoint that are not over, newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets",
+    operation_id = "list_secrets",
+    tag = "Secrets",
+    responses((status = 200, description = "All of them.", body = Secrets)),
+)]
 pub async fn list(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
@@ -167,11 +216,25 @@ pub async fn list(
     let endpoint = find(&api, &tenant, &name)?;
     let now = api.clock.now();
     let live = endpoint.secrets.iter().filter(|secret| secret.is_live(now));
-    let data: Vec<_> = live.map(|s| shown(s, endpoint.created_at)).collect();
-    Ok(Json(serde_json::json!({ "data": data })).into_response())
+    let data = live.map(|s| shown(s, endpoint.created_at)).collect();
+    Ok(Json(Secrets { data }).into_response())
 }
 
 /// Takes a secret back before it expires.
+#[utoipa::path(
+    delete,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/secrets/{secret}",
+    operation_id = "delete_secret",
+    tag = "Secrets",
+    params(IfMatch),
+    responses(
+        (status = 204, description = "It signs no more."),
+        codes::NewestSecret,
+        codes::VersionConflict,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn delete(
     State(api): State<Arc<Api>>,
     Segments((tenant, name, id)): Segments<(String, String, String)>,
@@ -195,6 +258,16 @@ pub async fn delete(
 
 /// Seals a page of endpoints' secrets under the first master key: those that are
 /// in the clear, or under another.
+#[utoipa::path(
+    post,
+    path = "/v1/secrets/reseal",
+    operation_id = "reseal_secrets",
+    tag = "Secrets",
+    responses(
+        (status = 200, description = "How far it came: call until nothing is left.", body = Resealed),
+        codes::Unavailable,
+    ),
+)]
 pub async fn reseal(State(api): State<Arc<Api>>, caller: Caller) -> Result<Response, Problem> {
     let registry = Arc::clone(&api.endpoints.registry().borrow());
     let mut answer = Resealed::default();
@@ -229,6 +302,13 @@ pub async fn reseal(State(api): State<Arc<Api>>, caller: Caller) -> Result<Respo
 /// The public halves of all key pairs that sign now: as a JWK set, and as
 /// Standard Webhooks writes them. Past [`PUBLISHED_KEYS_MAX`] the newest
 /// endpoints' are left out; an endpoint's own secrets show theirs.
+#[utoipa::path(
+    get,
+    path = "/.well-known/webhook-keys",
+    operation_id = "get_published_keys",
+    tag = "Keys for receivers",
+    responses((status = 200, description = "The keys.", body = PublishedKeys)),
+)]
 pub async fn published(State(api): State<Arc<Api>>) -> Response {
     let registry = Arc::clone(&api.endpoints.registry().borrow());
     let now = api.clock.now();
@@ -244,8 +324,8 @@ pub async fn published(State(api): State<Arc<Api>>) -> Response {
             keys.insert(jwk, text);
         }
     }
-    let whpk: Vec<_> = keys.values().copied().collect();
-    let set: Vec<_> = keys
+    let whpk = keys.values().map(|text| (*text).clone()).collect();
+    let keys = keys
         .keys()
         .map(|jwk| Jwk {
             kty: "OKP",
@@ -256,6 +336,6 @@ pub async fn published(State(api): State<Arc<Api>>) -> Response {
             x: jwk.x.clone(),
         })
         .collect();
-    let body = Json(serde_json::json!({ "keys": set, "whpk": whpk }));
+    let body = Json(PublishedKeys { keys, whpk });
     ([(header::CACHE_CONTROL, "public, max-age=60")], body).into_response()
 }

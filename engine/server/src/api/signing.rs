@@ -4,29 +4,35 @@
 use posthaste_core::endpoint::{Endpoint, Secret};
 use posthaste_core::signature::{Algorithm, Scheme};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::problem::Problem;
 
 /// The choice of a new endpoint.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Signing {
     #[serde(with = "SchemeName")]
+    #[schema(value_type = SchemeName, default = "standard_webhooks")]
     pub(super) scheme: Scheme,
     /// Of the secret made here; a secret that is brought says it itself.
     pub(super) algorithm: AlgorithmName,
 }
 
 /// The choice of an endpoint that is there.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChosenSigning)]
 pub(super) struct Chosen {
     #[serde(with = "SchemeName")]
+    #[schema(value_type = SchemeName)]
     scheme: Scheme,
     algorithm: AlgorithmName,
 }
 
-#[derive(Deserialize, Serialize)]
+/// What the receiver's code expects.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = Scheme)]
 #[serde(remote = "Scheme", rename_all = "snake_case")]
 enum SchemeName {
     StandardWebhooks,
@@ -36,7 +42,8 @@ enum SchemeName {
 }
 
 /// What a secret is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[schema(as = Algorithm)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum AlgorithmName {
     #[default]

@@ -25,6 +25,9 @@ impl OwnerRoom {
 
     /// Does one thing, or says what is to be written for it.
     fn write_for(&mut self, place: Place, action: Action) -> Option<Writing> {
+        if let Action::Operate(task) = action {
+            return self.operation_task(place, task);
+        }
         let part = self.parts.get_mut(&place.partition)?;
         let known = |offset: u64| part.bodies.get(offset).cloned();
         Some(match action {
@@ -75,6 +78,8 @@ impl OwnerRoom {
                 let known = delivery_of(&notice).and_then(known);
                 return self.notify(place, notice, known);
             }
+            // Done above.
+            Action::Operate(_) => return None,
             Action::Snapshot { parts } => self.writer.snapshot(place, parts),
             Action::Commit { upto, metadata } => {
                 part.commit = Some(Commit {

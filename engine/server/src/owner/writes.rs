@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use posthaste_core::endpoint::Endpoint;
 use posthaste_core::gate::Gate;
-use posthaste_core::id::EndpointId;
+use posthaste_core::id::{EndpointId, OperationId};
 use posthaste_core::lane::fold::Owed;
 use posthaste_core::lane::owner::Notice;
 use posthaste_core::lane::partition_of;
@@ -22,6 +22,7 @@ use posthaste_proto::Record as _;
 use tokio::sync::Semaphore;
 
 use super::opening;
+use super::operations::{Came, Decode};
 use crate::clock::Clock;
 use crate::config::{HeaderNames, Topics};
 use crate::control::{By, CommandError, Endpoints};
@@ -31,7 +32,7 @@ use crate::log::{
 };
 use crate::{operational, telemetry};
 
-const FIRST_WAIT: Duration = Duration::from_millis(50);
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// Of the lane, read at once for held deliveries.
 const PAGE_BYTES: usize = 1024 * 1024;
 
@@ -66,6 +67,8 @@ pub(super) enum Done {
     Page(EndpointId, Vec<Record>, Offset),
     /// All parts of a snapshot are in the log, the first there.
     Snapshot(Offset),
+    /// Something for an operation.
+    Operated(OperationId, Came),
     /// Something nobody waits for.
     Told,
 }
@@ -92,6 +95,7 @@ pub(super) struct Writer {
     pub(super) log: Arc<dyn Log>,
     pub(super) topics: Topics,
     pub(super) headers: HeaderNames,
+    pub(super) decode: Decode,
     pub(super) instance_id: String,
     pub(super) clock: Clock,
     /// Lets few partitions be opened at a time: each may read much.
@@ -106,7 +110,12 @@ pub(super) const OPENINGS_MAX: usize = 4;
 pub(super) type Writing = BoxFuture<'static, Written>;
 
 impl Writer {
-    fn lane(&self, partition: u32) -> TopicPartition {
+    /// Partitions of the lane.
+    pub(super) fn lanes(&self) -> u32 {
+        self.topics.lane_partitions
+    }
+
+    pub(super) fn lane(&self, partition: u32) -> TopicPartition {
         TopicPartition {
             topic: self.topics.lane(),
             partition,
@@ -114,7 +123,7 @@ impl Writer {
     }
 
     /// Runs a write to its end.
-    fn run<F>(&self, place: Place, write: impl FnOnce(Self) -> F) -> Writing
+    pub(super) fn run<F>(&self, place: Place, write: impl FnOnce(Self) -> F) -> Writing
     where
         F: Future<Output = Done> + Send + 'static,
     {
@@ -396,7 +405,7 @@ impl Writer {
     }
 }
 
-fn plain(to: TopicPartition, value: Bytes) -> NewRecord {
+pub(super) fn plain(to: TopicPartition, value: Bytes) -> NewRecord {
     NewRecord {
         to,
         key: Bytes::new(),

@@ -5,6 +5,7 @@
 #[macro_use]
 mod contract;
 mod access;
+mod again;
 mod cli;
 mod concurrent;
 mod dead;
@@ -19,4 +20,5 @@ mod outage;
 mod pause;
 mod receiver;
 mod refusals;
+mod replay;
 mod secrets;

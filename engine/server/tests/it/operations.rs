@@ -204,6 +204,12 @@ fn a_dry_run_counts_and_writes_nothing() {
     server.stop();
 }
 
+#[track_caller]
+fn refused(server: &Server, path: &str, body: &Value, status: u16, code: &str) -> (String, String) {
+    let answer = server.api.post(path, "", body.to_string().as_bytes());
+    answer.problem(status, code)
+}
+
 #[test]
 fn what_makes_no_sense_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
@@ -211,10 +217,8 @@ fn what_makes_no_sense_is_refused_by_name() {
     let receiver = Receiver::start(200);
     let endpoint = created(&server, "billing", receiver.at, json!({}));
     publish(&server, &["a"]);
-    let refused = |path: &str, body: &Value, status: u16, code: &str| {
-        let answer = server.api.post(path, "", body.to_string().as_bytes());
-        answer.problem(status, code)
-    };
+    let refused =
+        |path: &str, body: &Value, status, code| refused(&server, path, body, status, code);
     for (change, param, wanted) in [
         (
             json!({"since": "1h", "until": "2h"}),
@@ -278,7 +282,23 @@ fn what_makes_no_sense_is_refused_by_name() {
     let named = json!({ "endpoint_id": endpoint, "since": "1h" });
     let (param, _) = refused(&own, &named, 422, "invalid");
     assert_eq!(param, "endpoint_id");
-    let place = |topic: &str, partition: u32, offset: u64| json!({ "endpoint_id": endpoint, "topic": topic, "partition": partition, "offset": offset });
+    server.stop();
+}
+
+#[test]
+fn what_is_not_there_and_what_takes_nothing_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let receiver = Receiver::start(200);
+    let endpoint = created(&server, "billing", receiver.at, json!({}));
+    publish(&server, &["a"]);
+    let refused =
+        |path: &str, body: &Value, status, code| refused(&server, path, body, status, code);
+    let place = |topic: &str, partition: u32, offset: u64| {
+        json!({
+            "endpoint_id": endpoint, "topic": topic, "partition": partition, "offset": offset,
+        })
+    };
     let (param, _) = refused(
         "/v1/resends",
         &place("posthaste.lane", 0, 0),

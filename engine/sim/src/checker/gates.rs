@@ -103,6 +103,12 @@ impl Checker {
             let now_ms = self.now_ms;
             return self.gates[endpoint].turn(&gate, offset, now_ms);
         }
+        if let Ok(told) = proto::OperationProgress::from_value(value) {
+            if let Err((rule, found)) = self.replays.told(told) {
+                self.broken(rule, found);
+            }
+            return;
+        }
         let Ok(record) = proto::Endpoint::from_value(value) else {
             return;
         };

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use posthaste_core::lane::fold::Fold;
+use posthaste_core::id::OperationId;
+use posthaste_core::lane::fold::{Fold, Made};
 use posthaste_core::lane::snapshot::{Assembly, SnapshotRef};
 use posthaste_proto as proto;
 use posthaste_proto::progress::Kind;
@@ -52,6 +53,10 @@ pub struct Lane {
     lines: BTreeMap<(usize, u64), lines::Line>,
     /// Deliveries that stand again behind the lane's end of then.
     moved: BTreeSet<Key>,
+    /// Where the last delivery of each operation's range is from, and how many
+    /// each operation has.
+    made: BTreeMap<(Bytes, u32), u64>,
+    counts: BTreeMap<Bytes, u64>,
 }
 
 /// What a new record means.
@@ -59,6 +64,10 @@ pub struct Lane {
 pub(super) struct Stored {
     pub(super) seen: Vec<Seen>,
     pub(super) broken: Option<Broken>,
+    /// An operation's, and no copy.
+    pub(super) made: Option<Key>,
+    /// … or one.
+    pub(super) copied: bool,
 }
 
 impl Lane {
@@ -174,13 +183,20 @@ impl Lane {
             proto::Reason::Owned => stored.seen.push(Seen::Owned),
             proto::Reason::Drain => stored.seen.push(Seen::Drained),
             proto::Reason::Resend => stored.seen.push(Seen::Redriven),
+            proto::Reason::Replay => stored.seen.push(Seen::Replayed),
             _ => {}
         }
         if before {
             stored.seen.push(Seen::AppendStoredTwice);
         }
         let held = record.due_ms == 0;
-        let dropped = !held && self.by_key.contains_key(&key);
+        let follows = self.follows(record);
+        stored.made = follows.filter(|follows| *follows).map(|_| key);
+        stored.copied = follows == Some(false);
+        if stored.copied {
+            stored.seen.push(Seen::CopyDropped);
+        }
+        let dropped = stored.copied || (!held && self.by_key.contains_key(&key));
         self.records.insert(
             offset,
             Owed {
@@ -194,12 +210,34 @@ impl Lane {
             },
         );
         self.lined(offset, !dropped);
+        if stored.copied {
+            return;
+        }
         if held {
             self.held.insert(offset);
         } else if !dropped {
             self.by_key.insert(key, offset);
             self.timers.insert(offset);
         }
+    }
+
+    /// Whether an operation's delivery stands behind the last one of its range.
+    fn follows(&mut self, record: &proto::Deliver) -> Option<bool> {
+        let made = matches!(
+            record.reason(),
+            proto::Reason::Replay | proto::Reason::Resend
+        );
+        if !made || record.range_offset == 0 {
+            return None;
+        }
+        let place = (record.generation.clone(), record.range);
+        let last = self.made.get(&place).copied().unwrap_or(0);
+        if record.range_after != last || record.range_offset <= last {
+            return Some(false);
+        }
+        self.made.insert(place, record.range_offset);
+        *self.counts.entry(record.generation.clone()).or_default() += 1;
+        Some(true)
     }
 
     /// Nothing an endpoint held below is held any longer: each of them ended.
@@ -346,6 +384,13 @@ impl Lane {
             let known = known.map(|&(_, attempts, due_ms)| (attempts, due_ms));
             if known != Some(told) {
                 return Err(format!("of {offset} it says {told:?}, not {known:?}"));
+            }
+        }
+        for (id, count) in &self.counts {
+            let id = id.as_ref().try_into().map_err(|_| "an id".to_owned())?;
+            let known = fold.made(OperationId::from_bytes(id));
+            if known.map(Made::count) != Some(*count) {
+                return Err(format!("an operation made {known:?}, not {count}"));
             }
         }
         for (offset, one) in self.records.iter().filter(|(_, one)| one.was_held) {

@@ -72,11 +72,13 @@ pub enum Rule {
     DrainsFully,
     /// What was read long ago stands in a snapshot.
     TailBounded,
+    /// What owners are asked for is done, and each delivery of it made once.
+    Replays,
 }
 
 /// Each rule, its numbers in `delivery-log.md` 11 (K) and
 /// `testing-and-overload.md` 5.4 (T), and its name.
-pub const RULES: [(Rule, &str, &str); 33] = [
+pub const RULES: [(Rule, &str, &str); 34] = [
     (Rule::NoLoss, "K1 T1", "no delivery is lost"),
     (
         Rule::CommitBelowOpen,
@@ -225,6 +227,11 @@ pub const RULES: [(Rule, &str, &str); 33] = [
         Rule::TailBounded,
         "K25 T36",
         "what was read long ago stands in a snapshot",
+    ),
+    (
+        Rule::Replays,
+        "12",
+        "what owners are asked for is done, each delivery once",
     ),
 ];
 

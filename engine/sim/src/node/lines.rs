@@ -120,7 +120,26 @@ pub(crate) fn as_read(plant: Option<Plant>, fold: &Fold, offset: u64, value: &By
             record.id = [[0; 8], offset.to_be_bytes()].concat().into();
             record.to_value()
         }
+        // Nothing says that it is of an operation.
+        (Some(Plant::TakeCopies), Ok(RecordType::Deliver)) => {
+            let Ok(mut record) = proto::Deliver::from_value(value) else {
+                return value.clone();
+            };
+            record.range_offset = 0;
+            record.to_value()
+        }
         _ => value.clone(),
+    }
+}
+
+/// A part of a snapshot as a node writes it.
+pub(super) fn snapshot_part(plant: Option<Plant>, part: Bytes) -> Bytes {
+    match proto::Snapshot::from_value(&part) {
+        Ok(mut record) if plant == Some(Plant::ForgetMade) => {
+            record.made.clear();
+            record.to_value()
+        }
+        _ => part,
     }
 }
 

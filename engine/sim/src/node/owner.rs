@@ -7,7 +7,7 @@ use posthaste_core::delivery::{Report, ReportEnd};
 use posthaste_core::id::{DeliveryId, EndpointId};
 use posthaste_core::lane::fold::{Change, Fact, Owed};
 use posthaste_core::lane::owner::Owner;
-use posthaste_core::limits::{GATE_DWELL, PROGRESS_EVERY, SNAPSHOT_EVERY};
+use posthaste_core::limits::{GATE_DWELL, OPERATION_KEPT, PROGRESS_EVERY, SNAPSHOT_EVERY};
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
@@ -22,6 +22,7 @@ use crate::world::Outside;
 
 mod act;
 mod opening;
+mod operations;
 mod release;
 mod writes;
 
@@ -151,6 +152,7 @@ impl Node {
             if let Some(owner) = self.parts.get_mut(&partition).and_then(Part::owner) {
                 owner.set_endpoints(registry);
             }
+            self.tell_operations(partition, out);
             self.look(partition, out);
         }
     }
@@ -253,8 +255,11 @@ impl Node {
         // An owner looks at the line of a disabled endpoint every minute for ever,
         // also when it owes nothing: then only gates wait for a time.
         let idle = owner.fold().is_empty();
+        // What is over is forgotten after the world's end.
+        let far = soon.after(OPERATION_KEPT / 2);
         let mut at = owner
             .next_due()
+            .filter(|due| *due <= far)
             .filter(|due| !idle || *due <= soon)
             .map(|due| {
                 let due = due.as_millis().saturating_add_signed(-skew);

@@ -40,6 +40,19 @@ pub enum OperationKind {
     Probe,
     /// Its dead letters are delivered again.
     Redrive,
+    /// Its owner delivers its events again, so many a second; 0 for as fast as
+    /// may be.
+    Replay(u32),
+    /// Its owner delivers its dead letters again.
+    OwnerRedrives,
+    /// Its owner cancels what is owed.
+    OwnerCancels,
+    /// Its owner lets every timer fall due.
+    OwnerRetries,
+    /// What its owner was asked for stands still.
+    Halt,
+    /// … and goes on.
+    GoOn,
     /// Its gate is closed.
     Pause,
     /// … and opened.
@@ -95,6 +108,7 @@ impl Plan {
         if r.below(5) == 0 {
             self.draw_jumps(r);
         }
+        self.draw_owners(&mut Rng::new(self.seed ^ 0x0e_0a7e5));
         if r.below(5) == 0 {
             self.calm(r);
         }
@@ -154,6 +168,42 @@ impl Plan {
                     push(at_ms, OperationKind::Pause);
                     let until = at_ms + pick(r, &[2_000, 30_000, 600_000]);
                     push(until, OperationKind::Resume);
+                }
+            }
+        }
+    }
+
+    /// What owners are asked for.
+    fn draw_owners(&mut self, r: &mut Rng) {
+        if r.below(2) == 0 {
+            return;
+        }
+        for _ in 0..1 + r.below(4) {
+            let at_ms = r.below(self.span_ms + self.span_ms / 4);
+            let endpoint = below(r, self.endpoints.len());
+            let again_ms = pick(r, &[0, 0, 1_000, self.span_ms / 2]);
+            let mut push = |at_ms, kind| {
+                self.operations.push(Operation {
+                    at_ms,
+                    endpoint,
+                    kind,
+                    again_ms,
+                });
+            };
+            match r.below(8) {
+                0 => push(at_ms, OperationKind::OwnerCancels),
+                1 => push(at_ms, OperationKind::OwnerRetries),
+                2 => push(
+                    at_ms + pick(r, &[0, 80]) * super::HOUR_MS,
+                    OperationKind::OwnerRedrives,
+                ),
+                kind => {
+                    push(at_ms, OperationKind::Replay(pick(r, &[0, 5, 20, 100])));
+                    if kind < 5 {
+                        let wait = 1 + r.below(5_000);
+                        push(at_ms + wait, OperationKind::Halt);
+                        push(at_ms + wait + r.below(20_000), OperationKind::GoOn);
+                    }
                 }
             }
         }

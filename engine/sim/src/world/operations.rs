@@ -6,6 +6,7 @@ use bytes::Bytes;
 use posthaste_core::delivery::redriven;
 use posthaste_core::id::CommandId;
 use posthaste_core::lane::partition_of;
+use posthaste_core::operation::Wanted;
 use posthaste_core::registry::gate_key;
 use posthaste_core::rng::Rng;
 use posthaste_core::time::Timestamp;
@@ -32,14 +33,28 @@ impl World {
                 vec![self.gate(operation.endpoint, State::Paused)]
             }
             OperationKind::Resume => vec![self.gate(operation.endpoint, State::Open)],
+            OperationKind::Replay(_)
+            | OperationKind::OwnerRedrives
+            | OperationKind::OwnerCancels
+            | OperationKind::OwnerRetries => self.ask(number, operation).into_iter().collect(),
+            OperationKind::Halt => self.want(operation.endpoint, Wanted::Pause),
+            OperationKind::GoOn => self.want(operation.endpoint, Wanted::Unspecified),
             _ => self.command(number, operation).into_iter().collect(),
         };
         for record in &records {
             self.out.store(record);
         }
         if operation.again_ms > 0 {
-            let lane = records.into_iter().filter(|one| one.to.0 == Topic::Lane);
-            let again = Event::Again(lane.collect());
+            // A gate that is asked for again is another, and so is what is wanted.
+            let once = !matches!(
+                operation.kind,
+                OperationKind::Pause
+                    | OperationKind::Resume
+                    | OperationKind::Halt
+                    | OperationKind::GoOn
+            );
+            let again = records.into_iter().filter(|_| once);
+            let again = Event::Again(again.collect());
             self.out.after(operation.again_ms, again);
         }
     }
@@ -47,14 +62,14 @@ impl World {
     /// The same records stand once more.
     pub(super) fn again(&mut self, records: &[NewRecord]) {
         for record in records {
-            if proto::Command::from_value(&record.value).is_err() {
+            if proto::Deliver::from_value(&record.value).is_ok() {
                 self.out.check.disrupted();
             }
             self.out.store(record);
         }
     }
 
-    fn lane_of(&self, endpoint: usize) -> usize {
+    pub(super) fn lane_of(&self, endpoint: usize) -> usize {
         let partitions = u32::try_from(self.out.plan.lane_partitions).unwrap_or(1);
         usize::try_from(partition_of(endpoint_id(endpoint), partitions)).unwrap_or(0)
     }
@@ -77,7 +92,7 @@ impl World {
             OperationKind::RetryNow => (Kind::RetryNow, Vec::new(), 0),
             OperationKind::RetrySome(percent) => (Kind::RetryNow, some(percent), 0),
             OperationKind::Probe => (Kind::Probe, Vec::new(), 0),
-            OperationKind::Redrive | OperationKind::Pause | OperationKind::Resume => return None,
+            _ => return None,
         };
         // None listed would be all.
         let lists = matches!(
@@ -152,6 +167,6 @@ impl World {
 }
 
 /// The id of an operation's command by its number.
-fn command_id(number: usize) -> CommandId {
+pub(super) fn command_id(number: usize) -> CommandId {
     CommandId::generate(Timestamp::default(), &mut Rng::new(index(number)))
 }

@@ -17,7 +17,7 @@ const fn layer(module: &'static str, may_use: &'static [&'static str]) -> Layer 
 }
 
 /// From the ground up: a module may use only what stands above it here.
-const CORE: [Layer; 27] = [
+const CORE: [Layer; 28] = [
     // Numbers, words and bounds, for everybody.
     layer("limits", &[]),
     layer("rng", &[]),
@@ -87,12 +87,39 @@ const CORE: [Layer; 27] = [
             "retry", "rng", "time", "timers",
         ],
     ),
-    // An owner hears of its deliveries by outcome and decides by retry.
+    // What an operation brings again: events as lane records, dead letters by
+    // the names of their causes.
+    layer(
+        "replay",
+        &[
+            "content",
+            "delivery",
+            "endpoint",
+            "event",
+            "id",
+            "operation",
+            "shard",
+            "time",
+        ],
+    ),
+    // An owner hears of its deliveries by outcome, decides by retry, and carries
+    // operations out.
     layer(
         "lane",
         &[
-            "breaker", "delivery", "gate", "id", "limits", "outcome", "registry", "retry", "rng",
-            "time", "timers",
+            "breaker",
+            "delivery",
+            "gate",
+            "id",
+            "limits",
+            "operation",
+            "outcome",
+            "rate",
+            "registry",
+            "retry",
+            "rng",
+            "time",
+            "timers",
         ],
     ),
 ];
@@ -184,10 +211,11 @@ const SERVER: [Layer; 18] = [
         ],
     ),
     // The command line opens a log as the app does, makes keys in it, and speaks
-    // to its api.
+    // to its api, whose description it prints.
     layer(
         "cli",
         &[
+            "api",
             "app",
             "clock",
             "config",

@@ -69,14 +69,19 @@ pub fn run(rig: &Rig, events: u64, rate: u64, kills: u32) -> anyhow::Result<Outc
     Ok(outcome)
 }
 
-struct Watched {
-    in_flight: u64,
+pub(super) struct Watched {
+    pub(super) in_flight: u64,
     /// Deliveries at the sink one commit window ago.
-    before_window: u64,
+    pub(super) before_window: u64,
 }
 
 /// Looks on for a while.
-fn watch(engine: &Engine, sink: &Sink, events: u64, life: Duration) -> anyhow::Result<Watched> {
+pub(super) fn watch(
+    engine: &Engine,
+    sink: &Sink,
+    events: u64,
+    life: Duration,
+) -> anyhow::Result<Watched> {
     let until = Instant::now() + life;
     let mut seen: VecDeque<(Instant, u64)> = VecDeque::new();
     let mut in_flight: f64 = 0.0;

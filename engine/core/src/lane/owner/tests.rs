@@ -14,6 +14,7 @@ use proto::progress::Kind;
 
 mod held;
 mod model;
+mod operations;
 mod watch;
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);

@@ -6,22 +6,29 @@ use posthaste_core::shard::DEAD_CAUSES;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::api::Api;
+use crate::api::document::values;
 use crate::api::look::{CLOCKS_APART, before};
 use crate::api::problem::Problem;
 use crate::config::{Topics, parse_duration, parse_rfc3339};
 
 /// What a request says about them; what it does not say is not asked for.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[schema(as = DeadLetterFilter)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Filter {
     pub(super) tenant: Option<String>,
     /// An id; a uid where the tenant is named.
     pub(super) endpoint: Option<String>,
+    #[schema(value_type = Option<values::DeadCause>)]
     pub(super) cause: Option<String>,
-    /// A UTC time, or how long ago.
+    /// Not before then.
+    #[schema(value_type = Option<values::Moment>)]
     pub(super) since: Option<String>,
+    /// Before then.
+    #[schema(value_type = Option<values::Moment>)]
     pub(super) until: Option<String>,
 }
 

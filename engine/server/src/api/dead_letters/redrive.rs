@@ -22,6 +22,7 @@ use posthaste_core::shard::dead_cause_name;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::filter::{Filter, Wanted};
 use super::scan::{Cursor, Letter, Scan};
@@ -29,6 +30,7 @@ use super::{is_whole, open};
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
+use crate::api::document::codes;
 use crate::api::filters::backtest::Counts;
 use crate::api::operations::replay::read_rate;
 use crate::api::operations::{Shown, check_room, new, put, unheard};
@@ -36,22 +38,28 @@ use crate::api::problem::Problem;
 use crate::config::Topics;
 
 /// What to redrive.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Redrive {
+    #[serde(default)]
     filter: Filter,
     /// Every one; otherwise a filter says which.
+    #[serde(default)]
     all: bool,
+    /// Deliveries a second for each endpoint, at most 100,000; 500 when it is
+    /// absent.
     #[serde(alias = "rate")]
     rate_per_second: Option<u32>,
     /// The `next_cursor` of the answer before.
     cursor: Option<String>,
     /// Only count.
+    #[serde(default)]
     dry_run: bool,
 }
 
 /// What a redrive began, or would begin.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Redriven)]
 struct Begun {
     dry_run: bool,
     operations: Vec<Shown>,
@@ -61,11 +69,13 @@ struct Begun {
     endpoints: usize,
     skipped: Skipped,
     has_more: bool,
+    /// Where not all was read: what is asked for with it finds the others.
+    #[schema(required = true)]
     next_cursor: Option<String>,
 }
 
 /// Letters that match and stay, by why.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 struct Skipped {
     no_delivery: u64,
     endpoint_deleted: u64,
@@ -84,6 +94,20 @@ struct Search {
 
 /// Asks for the deliveries of dead letters again: the answer names an operation
 /// for each endpoint.
+#[utoipa::path(
+    post,
+    path = "/v1/dead_letters/redrive",
+    operation_id = "redrive_dead_letters",
+    tag = "Dead letters",
+    request_body = Redrive,
+    responses(
+        (status = 200, description = "What a dry run counted.", body = Begun),
+        (status = 202, description = "The operations, which begin.", body = Begun),
+        codes::TooManyOperations,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn redrive(
     State(api): State<Arc<Api>>,
     caller: Caller,

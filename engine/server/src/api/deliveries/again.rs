@@ -15,11 +15,12 @@ use super::lane::{self, Standing};
 use super::{Found, found, read_id};
 use crate::api::Api;
 use crate::api::auth::Caller;
+use crate::api::document::codes;
 use crate::api::endpoints::find_any;
 use crate::api::look::{Budget, turn};
 use crate::api::operations::lane::check_attempts;
 use crate::api::operations::resend::{self, Place};
-use crate::api::operations::{accepted, begin, new};
+use crate::api::operations::{Shown, accepted, begin, new};
 use crate::api::problem::{Problem, Segments};
 use crate::log::Offset;
 
@@ -33,7 +34,27 @@ struct Known {
 }
 
 /// Brings a delivery now, or again.
-pub(super) async fn retry(
+#[utoipa::path(
+    post,
+    path = "/v1/deliveries/{delivery}/retry",
+    operation_id = "retry_delivery",
+    tag = "Operations",
+    responses(
+        (
+            status = 202,
+            description = "The operation, which begins.",
+            body = Shown,
+            headers(("location" = String, description = "Where it is shown.")),
+        ),
+        codes::TooManyOperations,
+        codes::EndpointDisabled,
+        codes::EndpointPaused,
+        codes::DeliveryHeld,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
+pub async fn retry(
     State(api): State<Arc<Api>>,
     Segments(id): Segments<String>,
     caller: Caller,
@@ -41,8 +62,28 @@ pub(super) async fn retry(
     bring(&api, None, read_id(&id)?, &caller).await
 }
 
-/// … of one tenant.
-pub(super) async fn retry_of_tenant(
+/// Brings a tenant's delivery now, or again.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/deliveries/{delivery}/retry",
+    operation_id = "retry_delivery_of_tenant",
+    tag = "Operations",
+    responses(
+        (
+            status = 202,
+            description = "The operation, which begins.",
+            body = Shown,
+            headers(("location" = String, description = "Where it is shown.")),
+        ),
+        codes::TooManyOperations,
+        codes::EndpointDisabled,
+        codes::EndpointPaused,
+        codes::DeliveryHeld,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
+pub async fn retry_of_tenant(
     State(api): State<Arc<Api>>,
     Segments((tenant, id)): Segments<(String, String)>,
     caller: Caller,
@@ -51,7 +92,25 @@ pub(super) async fn retry_of_tenant(
 }
 
 /// Lets a delivery that is owed never come.
-pub(super) async fn cancel(
+#[utoipa::path(
+    post,
+    path = "/v1/deliveries/{delivery}/cancel",
+    operation_id = "cancel_delivery",
+    tag = "Operations",
+    responses(
+        (
+            status = 202,
+            description = "The operation, which begins.",
+            body = Shown,
+            headers(("location" = String, description = "Where it is shown.")),
+        ),
+        codes::TooManyOperations,
+        codes::DeliveryNotOwed,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
+pub async fn cancel(
     State(api): State<Arc<Api>>,
     Segments(id): Segments<String>,
     caller: Caller,
@@ -59,8 +118,26 @@ pub(super) async fn cancel(
     forgo(&api, None, read_id(&id)?, &caller).await
 }
 
-/// … of one tenant.
-pub(super) async fn cancel_of_tenant(
+/// Lets a tenant's delivery that is owed never come.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/deliveries/{delivery}/cancel",
+    operation_id = "cancel_delivery_of_tenant",
+    tag = "Operations",
+    responses(
+        (
+            status = 202,
+            description = "The operation, which begins.",
+            body = Shown,
+            headers(("location" = String, description = "Where it is shown.")),
+        ),
+        codes::TooManyOperations,
+        codes::DeliveryNotOwed,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
+pub async fn cancel_of_tenant(
     State(api): State<Arc<Api>>,
     Segments((tenant, id)): Segments<(String, String)>,
     caller: Caller,

@@ -18,13 +18,19 @@ use posthaste_core::id::EndpointId;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema as _, ToSchema};
 
 use super::{
-    NewEndpoint, Recovery, check_uid, filled, filter_of, find, make, open_headers, shown, texts,
+    Created, NewEndpoint, Recovery, Shown, check_uid, filled, filter_of, find, headers, make,
+    shown, texts,
 };
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
+use crate::api::document::codes;
+use crate::api::document::values::{IfMatch, nullable};
 use crate::api::problem::{Problem, Segments};
 use crate::api::signing::Signing;
 use crate::control::CommandError;
@@ -41,6 +47,26 @@ pub(super) fn answer(endpoint: &Endpoint) -> Response {
 
 /// Changes what the body names; `null` brings a member's default back (RFC
 /// 7396).
+#[utoipa::path(
+    patch,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}",
+    operation_id = "change_endpoint",
+    tag = "Endpoints",
+    params(IfMatch),
+    request_body = EndpointPatch,
+    responses(
+        (
+            status = 200,
+            description = "The endpoint as it is now.",
+            body = Shown,
+            headers(("etag" = String, description = "Its version, for `if-match`.")),
+        ),
+        codes::UidTaken,
+        codes::VersionConflict,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn patch(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
@@ -59,7 +85,7 @@ pub async fn patch(
     let changed = place
         .change(&caller, |present| {
             let mut settings = NewEndpoint::from(present);
-            settings.headers = open_headers(&api, present)?;
+            settings.headers = headers::open(&api, present)?;
             let mut settings = serde_json::to_value(settings)
                 .map_err(|error| Problem::malformed(error.to_string()))?;
             merge(&mut settings, &patch);
@@ -71,6 +97,33 @@ pub async fn patch(
 }
 
 /// Replaces all that can be changed, or makes an endpoint of that uid.
+#[utoipa::path(
+    put,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}",
+    operation_id = "replace_endpoint",
+    tag = "Endpoints",
+    params(IfMatch),
+    request_body = EndpointReplacement,
+    responses(
+        (
+            status = 200,
+            description = "The endpoint as it is now.",
+            body = Shown,
+            headers(("etag" = String, description = "Its version, for `if-match`.")),
+        ),
+        (
+            status = 201,
+            description = "A new endpoint of that uid, and its secret.",
+            body = Created<'static>,
+            headers(("etag" = String, description = "Its version, for `if-match`.")),
+        ),
+        codes::UidTaken,
+        codes::TooManyEndpoints,
+        codes::VersionConflict,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn replace(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
@@ -106,6 +159,19 @@ pub async fn replace(
 }
 
 /// Deletes an endpoint, by id or uid. What waits for it is cancelled.
+#[utoipa::path(
+    delete,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}",
+    operation_id = "delete_endpoint",
+    tag = "Endpoints",
+    params(IfMatch),
+    responses(
+        (status = 204, description = "It is deleted."),
+        codes::VersionConflict,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn delete(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
@@ -122,6 +188,58 @@ pub async fn delete(
             deleted => return deleted.map(|()| StatusCode::NO_CONTENT).map_err(Into::into),
         }
     }
+}
+
+/// [`NewEndpoint`] as PUT takes it: with `version`.
+enum EndpointReplacement {}
+
+/// [`NewEndpoint`] as PATCH takes it: each member may be absent, or `null`.
+enum EndpointPatch {}
+
+impl utoipa::PartialSchema for EndpointReplacement {
+    fn schema() -> RefOr<Schema> {
+        changing(false)
+    }
+}
+
+impl ToSchema for EndpointReplacement {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        NewEndpoint::schemas(schemas);
+    }
+}
+
+impl utoipa::PartialSchema for EndpointPatch {
+    fn schema() -> RefOr<Schema> {
+        changing(true)
+    }
+}
+
+impl ToSchema for EndpointPatch {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        NewEndpoint::schemas(schemas);
+    }
+}
+
+fn changing(is_patch: bool) -> RefOr<Schema> {
+    let RefOr::T(Schema::Object(mut object)) = NewEndpoint::schema() else {
+        return NewEndpoint::schema();
+    };
+    object.description = None;
+    if is_patch {
+        object.required.clear();
+        for schema in object.properties.values_mut() {
+            *schema = nullable(schema.clone());
+        }
+    }
+    let version = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(0))
+        .description(Some("The version it is based on, instead of `if-match`."));
+    let version = Schema::Object(version.build());
+    object
+        .properties
+        .insert("version".to_owned(), version.into());
+    RefOr::T(Schema::Object(object))
 }
 
 /// What of a body must stay as it is written: a number read into a [`Value`] is

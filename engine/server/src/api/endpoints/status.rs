@@ -14,11 +14,15 @@ use posthaste_core::id::OperationId;
 use posthaste_core::limits::DISABLED_REASON_BYTES_MAX;
 use serde::Deserialize;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
+use super::Shown;
 use super::change::{Place, answer};
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::Whole;
+use crate::api::document::codes;
+use crate::api::document::values::IfMatch;
 use crate::api::operations::begin;
 use crate::api::operations::lane::{cancel_before, past, read_optional};
 use crate::api::problem::{Problem, Segments};
@@ -29,22 +33,43 @@ const CANCEL_WAIT: Duration = Duration::from_secs(10);
 const MANUAL: &str = "manual";
 
 /// From where an endpoint goes on.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = EndpointResume)]
 #[serde(deny_unknown_fields)]
 struct Resume {
-    /// `held`: with all that is held; `now`: with what comes; a time: with what
-    /// was held since.
+    /// `held`, as when it is absent: with all that is held; `now`: with what
+    /// comes; a UTC time, or how long ago: with what was held since.
     from: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Why an endpoint is disabled.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = EndpointDisable)]
 #[serde(deny_unknown_fields)]
 struct Disable {
-    /// In people's words.
+    /// In people's words, 1 to 256 bytes; `manual` when it is absent.
     reason: Option<String>,
 }
 
 /// Holds what an endpoint wants from now on; what is in flight ends.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/pause",
+    operation_id = "pause_endpoint",
+    tag = "Endpoints",
+    params(IfMatch),
+    responses(
+        (
+            status = 200,
+            description = "The endpoint as it is now.",
+            body = Shown,
+            headers(("etag" = String, description = "Its version, for `if-match`.")),
+        ),
+        codes::VersionConflict,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn pause(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
@@ -63,6 +88,26 @@ pub async fn pause(
 
 /// Lets a paused endpoint go on. What is skipped is cancelled first: until that
 /// is done it stays paused, so that nothing of it is delivered.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/resume",
+    operation_id = "resume_endpoint",
+    tag = "Endpoints",
+    params(IfMatch),
+    request_body = Option<Resume>,
+    responses(
+        (
+            status = 200,
+            description = "The endpoint as it is now.",
+            body = Shown,
+            headers(("etag" = String, description = "Its version, for `if-match`.")),
+        ),
+        codes::VersionConflict,
+        codes::TooManyOperations,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn resume(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
@@ -116,6 +161,25 @@ async fn cancelled(api: &Api, id: OperationId) -> Result<(), Problem> {
 
 /// Lets an endpoint have no deliveries any more; what it holds is kept until it
 /// expires.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/disable",
+    operation_id = "disable_endpoint",
+    tag = "Endpoints",
+    params(IfMatch),
+    request_body = Option<Disable>,
+    responses(
+        (
+            status = 200,
+            description = "The endpoint as it is now.",
+            body = Shown,
+            headers(("etag" = String, description = "Its version, for `if-match`.")),
+        ),
+        codes::VersionConflict,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn disable(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
@@ -146,6 +210,24 @@ pub async fn disable(
 
 /// Lets a disabled endpoint have deliveries again, by id or uid: what it holds
 /// first of all.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/enable",
+    operation_id = "enable_endpoint",
+    tag = "Endpoints",
+    params(IfMatch),
+    responses(
+        (
+            status = 200,
+            description = "The endpoint as it is now.",
+            body = Shown,
+            headers(("etag" = String, description = "Its version, for `if-match`.")),
+        ),
+        codes::VersionConflict,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn enable(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,

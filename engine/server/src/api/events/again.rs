@@ -9,13 +9,14 @@ use axum::response::{IntoResponse, Response};
 use posthaste_core::content::View;
 use posthaste_core::endpoint::Endpoint;
 use posthaste_core::limits::OPERATIONS_PER_REQUEST_MAX;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::read::{Found, find_event};
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::Whole;
+use crate::api::document::codes;
 use crate::api::endpoints::find;
 use crate::api::operations::lane::read_optional;
 use crate::api::operations::replay::check_takes;
@@ -24,16 +25,41 @@ use crate::api::operations::{Shown, check_room, put, unheard};
 use crate::api::problem::{Problem, Segments};
 
 /// To whom, and whose event.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = EventReplay)]
 #[serde(deny_unknown_fields)]
 struct Again {
-    /// Ids or uids: also of endpoints that do not want it.
+    /// Ids or uids, also of endpoints that do not want it; all that want it when
+    /// absent.
     endpoint_ids: Option<Vec<String>>,
+    /// Whose event, where several have one of that id.
     tenant: Option<String>,
 }
 
+/// What was begun.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventReplayed)]
+struct Begun {
+    operations: Vec<Shown>,
+}
+
 /// Brings an event again.
-pub(super) async fn replay(
+#[utoipa::path(
+    post,
+    path = "/v1/events/{event}/replay",
+    operation_id = "replay_event",
+    tag = "Operations",
+    request_body = Option<Again>,
+    responses(
+        (status = 202, description = "An operation for each endpoint.", body = Begun),
+        codes::TooManyOperations,
+        codes::EndpointDisabled,
+        codes::NoEndpoint,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
+pub async fn replay(
     State(api): State<Arc<Api>>,
     Segments(id): Segments<String>,
     caller: Caller,
@@ -43,8 +69,23 @@ pub(super) async fn replay(
     start(&api, &id, asked, &caller).await
 }
 
-/// … of one tenant.
-pub(super) async fn replay_of_tenant(
+/// Brings a tenant's event again.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/events/{event}/replay",
+    operation_id = "replay_event_of_tenant",
+    tag = "Operations",
+    request_body = Option<Again>,
+    responses(
+        (status = 202, description = "An operation for each endpoint.", body = Begun),
+        codes::TooManyOperations,
+        codes::EndpointDisabled,
+        codes::NoEndpoint,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
+pub async fn replay_of_tenant(
     State(api): State<Arc<Api>>,
     Segments((tenant, id)): Segments<(String, String)>,
     caller: Caller,
@@ -93,7 +134,7 @@ async fn start(api: &Api, id: &str, asked: Again, caller: &Caller) -> Result<Res
         put(api, &operation, &caller.by()).await?;
         begun.push(Shown::of(&unheard(operation)));
     }
-    let answer = json!({ "operations": begun });
+    let answer = Begun { operations: begun };
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -19,7 +19,6 @@ use posthaste_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::again;
 use crate::api::Api;
 use crate::api::dead_letters::read_time;
 use crate::api::deliveries::record::{self, Trace, trace};
@@ -33,16 +32,12 @@ use crate::config::format_rfc3339_millis;
 use crate::log::{LogError, Record, TopicPartition};
 
 /// The routes, but for the one that events are published to as well.
+#[expect(clippy::disallowed_methods, reason = "described next")]
 pub(in crate::api) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/v1/events", get(list))
         .route("/v1/events/{event}", get(show))
         .route("/v1/tenants/{tenant}/events/{event}", get(show_of_tenant))
-        .route("/v1/events/{event}/replay", post(again::replay))
-        .route(
-            "/v1/tenants/{tenant}/events/{event}/replay",
-            post(again::replay_of_tenant),
-        )
 }
 
 /// Which events, and which page of them.

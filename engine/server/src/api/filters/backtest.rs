@@ -11,7 +11,9 @@ use posthaste_core::limits::BACKTEST_READ_BYTES;
 use posthaste_core::time::Timestamp;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
+use utoipa::ToSchema;
 
+use crate::api::document::values;
 use crate::config::format_rfc3339;
 use crate::ingest::decode::Decoder;
 use crate::log::{Log, LogError, Offset, Record, TopicPartition};
@@ -46,9 +48,12 @@ pub(in crate::api) struct Budget {
 }
 
 /// What came of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BacktestReport)]
 pub(in crate::api) struct Report {
+    #[schema(value_type = values::Time)]
     since: String,
+    #[schema(value_type = values::Time)]
     until: String,
     /// Events that pass …
     matched: u64,
@@ -62,11 +67,14 @@ pub(in crate::api) struct Report {
     estimated_per_hour: u64,
     samples: Vec<Sample>,
     /// What ended it before it had read all; `null` when it has.
+    #[schema(required = true)]
     ended_by: Option<Bound>,
     partitions: Vec<Reached>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// What a backtest may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = BacktestBound)]
 #[serde(rename_all = "snake_case")]
 enum Bound {
     Bytes,
@@ -74,26 +82,33 @@ enum Bound {
 }
 
 /// An event that passes, and its place.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MatchedEvent)]
 struct Sample {
     id: String,
     tenant: String,
     #[serde(rename = "type")]
     event_type: String,
+    #[schema(value_type = values::Time)]
     at: String,
     topic: String,
     partition: u32,
+    #[schema(value_type = u64)]
     offset: Offset,
 }
 
 /// How far a partition was read.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PartitionRead)]
 struct Reached {
     topic: String,
     partition: u32,
+    #[schema(value_type = u64)]
     from: Offset,
     /// The next one to be read.
+    #[schema(value_type = u64)]
     next: Offset,
+    #[schema(value_type = u64)]
     to: Offset,
 }
 

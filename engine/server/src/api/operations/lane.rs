@@ -9,23 +9,27 @@ use posthaste_core::lane::partition_of;
 use posthaste_core::operation::{Kind, Operation};
 use posthaste_core::time::Timestamp;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::replay::check_takes;
-use super::{accepted, begin, new};
+use super::{Shown, accepted, begin, new};
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
 use crate::api::dead_letters::read_time;
+use crate::api::document::{codes, values};
 use crate::api::endpoints::find;
 use crate::api::problem::{Problem, Segments};
 use crate::log::{Offset, TopicPartition};
 
 /// What to cancel.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = CancelOwed)]
 #[serde(deny_unknown_fields)]
 struct Cancel {
     /// What came to the lane before then, a UTC time or how long ago; everything
-    /// there is now without it.
+    /// there is now when it is absent.
+    #[schema(value_type = Option<values::Moment>)]
     before: Option<String>,
 }
 
@@ -35,6 +39,24 @@ struct Cancel {
 struct Nothing {}
 
 /// Cancels what an endpoint is owed.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/cancel",
+    operation_id = "cancel_owed",
+    tag = "Operations",
+    request_body = Option<Cancel>,
+    responses(
+        (
+            status = 202,
+            description = "The operation, which begins.",
+            body = Shown,
+            headers(("location" = String, description = "Where it is shown.")),
+        ),
+        codes::TooManyOperations,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn cancel(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
@@ -52,6 +74,24 @@ pub async fn cancel(
 }
 
 /// Makes everything that waits for a time due now.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/retry_now",
+    operation_id = "retry_owed_now",
+    tag = "Operations",
+    responses(
+        (
+            status = 202,
+            description = "The operation, which begins.",
+            body = Shown,
+            headers(("location" = String, description = "Where it is shown.")),
+        ),
+        codes::TooManyOperations,
+        codes::EndpointDisabled,
+        codes::EndpointPaused,
+        codes::Unavailable,
+    ),
+)]
 pub async fn retry_now(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
@@ -63,6 +103,24 @@ pub async fn retry_now(
 }
 
 /// Lets one attempt out to an endpoint that is down, whatever its breaker says.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/probe",
+    operation_id = "probe_endpoint",
+    tag = "Operations",
+    responses(
+        (
+            status = 202,
+            description = "The operation, which begins.",
+            body = Shown,
+            headers(("location" = String, description = "Where it is shown.")),
+        ),
+        codes::TooManyOperations,
+        codes::EndpointDisabled,
+        codes::EndpointPaused,
+        codes::Unavailable,
+    ),
+)]
 pub async fn probe(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,

@@ -17,6 +17,7 @@ use posthaste_core::operation::{Kind, Operation};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::span::{Found, Span};
 use super::{Shown, accepted, begin, new, unheard};
@@ -24,6 +25,7 @@ use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
 use crate::api::dead_letters;
+use crate::api::document::{codes, values};
 use crate::api::endpoints::{find, find_any};
 use crate::api::filters::backtest::{self, Counts, Wanted};
 use crate::api::filters::{budget, read_filter, read_types, topics_of};
@@ -32,22 +34,29 @@ use crate::api::problem::{Problem, Segments};
 use crate::config::{Topics, format_rfc3339};
 
 /// What to bring again, for which endpoint.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Replay {
     /// Its id; where the tenant is named, its uid does too. The path of an
     /// endpoint names it already.
     endpoint_id: Option<String>,
     tenant: Option<String>,
-    /// A UTC time, or how long ago.
+    /// Events since then: a UTC time, or how long ago.
+    #[schema(value_type = values::Moment)]
     since: String,
-    /// Now without it.
+    /// Before then; up to now when it is absent.
+    #[schema(value_type = Option<values::Moment>)]
     until: Option<String>,
     #[serde(default)]
     mode: Mode,
+    /// Only these, of what the endpoint wants.
     #[serde(default)]
+    #[schema(value_type = Vec<values::TypePattern>)]
     event_types: Vec<String>,
+    /// Only what passes it, of what the endpoint wants.
+    #[schema(value_type = Option<values::Filter>)]
     filter: Option<Box<RawValue>>,
+    /// Deliveries a second, at most 100,000; 500 when it is absent.
     #[serde(alias = "rate")]
     rate_per_second: Option<u32>,
     /// Only count.
@@ -56,7 +65,8 @@ struct Replay {
 }
 
 /// Which of that time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[schema(as = ReplayMode)]
 #[serde(rename_all = "snake_case")]
 enum Mode {
     /// All events.
@@ -67,10 +77,13 @@ enum Mode {
 }
 
 /// What a replay would do.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReplayCount)]
 struct Counted {
     dry_run: bool,
+    #[schema(value_type = values::Time)]
     since: String,
+    #[schema(value_type = values::Time)]
     until: String,
     /// In the ranges to be read.
     records: u64,
@@ -84,6 +97,7 @@ struct Counted {
     estimated: u64,
     /// Whether all was read: then the estimate is the count.
     exact: bool,
+    /// Whether the range begins before what the log still keeps.
     truncated: bool,
 }
 
@@ -98,6 +112,26 @@ struct Plan {
 }
 
 /// Starts a replay for an endpoint the body names.
+#[utoipa::path(
+    post,
+    path = "/v1/replays",
+    operation_id = "replay_events",
+    tag = "Operations",
+    request_body = Replay,
+    responses(
+        (status = 200, description = "What a dry run counted.", body = Counted),
+        (
+            status = 202,
+            description = "The operation, which begins.",
+            body = Begun,
+            headers(("location" = String, description = "Where it is shown.")),
+        ),
+        codes::TooManyOperations,
+        codes::EndpointDisabled,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -110,6 +144,26 @@ pub async fn create(
 }
 
 /// Starts a replay for the endpoint of the path.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/replays",
+    operation_id = "replay_events_to_endpoint",
+    tag = "Operations",
+    request_body = Replay,
+    responses(
+        (status = 200, description = "What a dry run counted.", body = Counted),
+        (
+            status = 202,
+            description = "The operation, which begins.",
+            body = Begun,
+            headers(("location" = String, description = "Where it is shown.")),
+        ),
+        codes::TooManyOperations,
+        codes::EndpointDisabled,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn create_for(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,
@@ -162,11 +216,13 @@ pub(in crate::api) fn check_takes(endpoint: &Endpoint) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What a new endpoint is told of its replay.
-#[derive(Debug, Serialize)]
+/// A replay that begins.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StartedReplay)]
 pub(in crate::api) struct Begun {
     #[serde(flatten)]
     operation: Shown,
+    /// Whether its range begins before what the log still keeps.
     truncated: bool,
 }
 

@@ -8,12 +8,14 @@ use axum::response::Response;
 use posthaste_core::endpoint::Endpoint;
 use posthaste_core::operation::{Kind, Operation, Range};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::replay::check_takes;
-use super::{accepted, begin, new};
+use super::{Shown, accepted, begin, new};
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
+use crate::api::document::codes;
 use crate::api::endpoints::{find, find_any};
 use crate::api::filters::topics_of;
 use crate::api::problem::{Problem, Segments};
@@ -28,19 +30,42 @@ pub(in crate::api) struct Place {
 }
 
 /// An event's place, and whom to send it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Resend {
     /// Its id; where the tenant is named, its uid does too. The path of an
     /// endpoint names it already.
     endpoint_id: Option<String>,
     tenant: Option<String>,
+    /// The source topic, …
     topic: String,
+    /// … its partition, …
     partition: u32,
+    /// … and the event's offset there.
+    #[schema(value_type = u64)]
     offset: Offset,
 }
 
 /// Sends an event again to an endpoint the body names.
+#[utoipa::path(
+    post,
+    path = "/v1/resends",
+    operation_id = "resend_event",
+    tag = "Operations",
+    request_body = Resend,
+    responses(
+        (
+            status = 202,
+            description = "The operation, which begins.",
+            body = Shown,
+            headers(("location" = String, description = "Where it is shown.")),
+        ),
+        codes::TooManyOperations,
+        codes::EndpointDisabled,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -53,6 +78,25 @@ pub async fn create(
 }
 
 /// Sends an event again to the endpoint of the path.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/resends",
+    operation_id = "resend_event_to_endpoint",
+    tag = "Operations",
+    request_body = Resend,
+    responses(
+        (
+            status = 202,
+            description = "The operation, which begins.",
+            body = Shown,
+            headers(("location" = String, description = "Where it is shown.")),
+        ),
+        codes::TooManyOperations,
+        codes::EndpointDisabled,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn create_for(
     State(api): State<Arc<Api>>,
     Segments((tenant, name)): Segments<(String, String)>,

@@ -1,4 +1,4 @@
-use posthaste_core::id::EndpointId;
+use posthaste_core::id::{EndpointId, OperationId};
 use posthaste_core::operation::Range;
 use serde_json::{Value, json};
 

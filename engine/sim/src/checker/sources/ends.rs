@@ -98,6 +98,33 @@ impl Sources {
         found
     }
 
+    /// Deliveries of what was published before these ends that an endpoint
+    /// wants, as of a generation.
+    pub(in crate::checker) fn wanted_below(
+        &self,
+        endpoint: usize,
+        generation: u32,
+        ends: &[u64],
+    ) -> Vec<Key> {
+        let mut found = Vec::new();
+        for ((partition, slots), end) in self.partitions.iter().enumerate().zip(ends) {
+            let below = (0..*end).zip(slots);
+            found.extend(below.filter_map(|(offset, slot)| match slot {
+                Slot::Event { kind, tenant, .. } => {
+                    let wanting = &self.wanting[*tenant][*kind];
+                    wanting.contains(&endpoint).then_some(Key {
+                        partition,
+                        offset,
+                        endpoint,
+                        generation,
+                    })
+                }
+                Slot::Hole | Slot::Poison { .. } => None,
+            }));
+        }
+        found
+    }
+
     /// It stands in a dead letter for many.
     pub(in crate::checker) fn bury(&mut self, key: Key) {
         if let Some(account) = self.account(key) {

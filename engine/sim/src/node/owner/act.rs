@@ -14,6 +14,7 @@ use posthaste_proto::Record as _;
 
 use super::{Commit, Part, Stage, lane, stored};
 use crate::log::{NewRecord, Topic, Value};
+use crate::node::lines::snapshot_part;
 use crate::node::{Happening, Node, Purpose};
 use crate::plant::Plant;
 use crate::seen::Seen;
@@ -74,9 +75,12 @@ impl Node {
                 };
                 seen.into_iter().for_each(|seen| out.check.seen.note(seen));
             }
+            Action::Operate(task) => self.operate((partition, epoch), task, out),
             Action::Snapshot { .. } if out.planted(Plant::NoSnapshots) => {}
             Action::Snapshot { parts } => {
-                let records = parts.into_iter().map(|part| lane(partition, part));
+                let records = parts
+                    .into_iter()
+                    .map(|part| lane(partition, snapshot_part(out.plant, part)));
                 let purpose = Purpose::Snapshot(partition, epoch);
                 out.append(self.id, records.collect(), purpose, 0);
                 if out.planted(Plant::CommitBeforeParts) {

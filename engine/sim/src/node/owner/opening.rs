@@ -67,6 +67,7 @@ impl Node {
         for (records, next) in early {
             self.part_batch((partition, epoch), records, next, out);
         }
+        self.tell_operations(partition, out);
         let claim = proto::Claim {
             instance_id: format!("n{}", self.id),
             at_ms: self.clock(out).as_millis(),

@@ -142,6 +142,10 @@ impl Node {
         let first = stored.and_then(|offsets| offsets.first().copied());
         match (arrival.purpose, first) {
             (Purpose::Shard(shard, batch), _) => self.shard_appended(shard, batch, &results, out),
+            (Purpose::Made(partition, epoch, id), Some(_)) => {
+                let last = results.last().copied().flatten().unwrap_or(0);
+                self.made((partition, epoch), id, last, out);
+            }
             (purpose, None) => {
                 let tries = arrival.tries + 1;
                 out.append(self.id, arrival.records, purpose, tries);
@@ -199,7 +203,13 @@ impl Node {
                 self.close(closed, out);
                 return self.route(out);
             }
-            Purpose::Table | Purpose::Shard(..) => return,
+            Purpose::Told(partition, epoch, id) => {
+                if let Some(owner) = self.owner(partition, epoch) {
+                    owner.operation_told(id);
+                }
+                partition
+            }
+            Purpose::Table | Purpose::Shard(..) | Purpose::Made(..) => return,
         };
         self.look(partition, out);
     }

@@ -219,6 +219,7 @@ impl World {
                 } => node.ranges.push((endpoint, from, to)),
                 Action::Read { endpoint, from, to } => node.reads.push((endpoint, from, to)),
                 Action::Snapshot { .. } | Action::Commit { .. } => {}
+                Action::Operate(_) => panic!("nobody asked for anything"),
                 Action::Gate { .. } | Action::Notify(_) => {}
                 Action::Disable { .. } => panic!("nothing fails for so long"),
             }

@@ -1,0 +1,190 @@
+//! The problems the API answers with: one row each. At a route stands which of
+//! them it can meet, beside what it answers when all is well.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::http::StatusCode;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Schema};
+use utoipa::openapi::{Ref, RefOr, Response, ResponseBuilder, Responses};
+use utoipa::{IntoResponses, ToSchema as _};
+
+use super::{response_of, signed};
+use crate::api::problem::Body;
+
+/// A kind of problem.
+struct Code {
+    status: u16,
+    code: &'static str,
+    /// When it is met.
+    says: &'static str,
+    /// The field an example is about.
+    param: Option<&'static str>,
+    detail: &'static str,
+}
+
+/// Rows, and for each a type to name at routes.
+macro_rules! codes {
+    ($($name:ident = $status:literal $code:literal, $says:literal, $param:expr, $detail:literal;)*) => {
+        const CODES: &[Code] = &[$(
+            Code { status: $status, code: $code, says: $says, param: $param, detail: $detail },
+        )*];
+        $(
+            #[doc = $says]
+            pub(in crate::api) enum $name {}
+
+            impl $name {
+                pub(super) const CODE: &str = $code;
+            }
+
+            impl IntoResponses for $name {
+                fn responses() -> BTreeMap<String, RefOr<Response>> {
+                    // By its code, for there can be several of one status:
+                    // `Problems::gather` puts them together.
+                    BTreeMap::from([(Self::CODE.to_owned(), Response::new("").into())])
+                }
+            }
+        )*
+    };
+}
+
+codes! {
+    Malformed = 400 "malformed", "The request cannot be read.",
+        Some("timeout"), "invalid type: integer `20`, expected a string";
+    Unauthorized = 401 "unauthorized", "No key or token that is good.",
+        None, "expected `authorization: Bearer` and an API key or a portal token that is good";
+    TokenExpired = 401 "token_expired", "The portal token has expired.",
+        None, "the portal token has expired: expected a new one";
+    Forbidden = 403 "forbidden", "The key or token is not for this.",
+        None, "this needs the scope `admin`";
+    NotFound = 404 "not_found", "It is not there, or is another tenant's.",
+        None, "no such endpoint";
+    VersionConflict = 409 "version_conflict", "It was changed since the version that was named.",
+        None, "it was changed since it was read: its version is 4";
+    UidTaken = 409 "uid_taken", "The tenant has another endpoint of that uid.",
+        None, "the tenant has an endpoint with uid `billing`";
+    TooManyEndpoints = 409 "too_many_endpoints", "The tenant has as many endpoints as it may.",
+        None, "a tenant has at most 1000 endpoints";
+    TooManyOperations = 409 "too_many_operations", "The endpoint, or the whole, has as many operations as it may.",
+        None, "ep_01M8A8SGRT3TMFMM1F4JJZHFBM has 16 operations that are not over: wait, or cancel one";
+    OperationOver = 409 "operation_over", "The operation is over, or being cancelled.",
+        None, "the operation is over: expected one that goes on";
+    EndpointDisabled = 409 "endpoint_disabled", "The endpoint takes no deliveries.",
+        None, "the endpoint is disabled: enable it first";
+    EndpointPaused = 409 "endpoint_paused", "The endpoint gets no deliveries now.",
+        None, "the endpoint is paused: resume it first";
+    NoEndpoint = 409 "no_endpoint", "No endpoint wants the event, and none was named.",
+        None, "no endpoint wants the event: name some in `endpoint_ids`";
+    DeliveryHeld = 409 "delivery_held", "The delivery waits for its endpoint, not for a time.",
+        None, "it waits until its endpoint takes deliveries, and comes then";
+    DeliveryNotOwed = 409 "delivery_not_owed", "The delivery is not owed, or not known to be.",
+        None, "it is not owed";
+    TooManySecrets = 409 "too_many_secrets", "As many secrets as may be live already are.",
+        None, "3 secrets are live, which is as many as may be: delete one, or wait";
+    NewestSecret = 409 "newest_secret", "The newest secret stays: rotate first.",
+        None, "it is the newest secret: rotate first";
+    TooManyKeys = 409 "too_many_keys", "There are as many keys as there may be.",
+        None, "there are 10000 keys: revoke some first";
+    NoKeys = 409 "no_keys", "Tokens are made in the name of a key, and none was needed here.",
+        None, "a token is made in the name of a key: expected `api.auth` to be `keys`";
+    InProgress = 409 "in_progress", "A request with this key is under way.",
+        None, "a request with this key is under way";
+    PayloadTooLarge = 413 "payload_too_large", "The body is too large.",
+        Some("body"), "the request has more than 1114112 bytes; an event's body may have 1048576";
+    Invalid = 422 "invalid", "A field, named by `param`, has a value it cannot have.",
+        Some("url"), "`http` is not allowed: expected `https`";
+    Unavailable = 503 "unavailable", "The log does not take it just now: try again.",
+        None, "the log takes too long to answer";
+}
+
+/// The answers of problems that routes refer to, by name.
+#[derive(Default)]
+pub(super) struct Problems {
+    components: BTreeMap<String, RefOr<Response>>,
+}
+
+impl Problems {
+    /// Puts a route's problems together, with those it does not name itself: by
+    /// status, for an answer has one description a status.
+    pub(super) fn gather(&mut self, responses: &mut Responses, mut met: BTreeSet<&'static str>) {
+        for row in CODES {
+            if responses.responses.remove(row.code).is_some() {
+                met.insert(row.code);
+            }
+        }
+        let mut by_status: BTreeMap<u16, Vec<&Code>> = BTreeMap::new();
+        for row in CODES.iter().filter(|row| met.contains(row.code)) {
+            by_status.entry(row.status).or_default().push(row);
+        }
+        for (status, rows) in by_status {
+            let name = name(&rows);
+            let response = response_of(&name);
+            self.components
+                .entry(name)
+                .or_insert_with(|| answer(status, &rows).into());
+            responses.responses.insert(status.to_string(), response);
+        }
+    }
+
+    pub(super) fn into_components(self) -> BTreeMap<String, RefOr<Response>> {
+        self.components
+    }
+}
+
+/// `UidTakenOrVersionConflict`.
+fn name(rows: &[&Code]) -> String {
+    let camel = |code: &str| -> String {
+        let words = code.split('_');
+        words
+            .flat_map(|word| {
+                let (first, rest) = word.split_at(1);
+                [first.to_uppercase(), rest.to_owned()]
+            })
+            .collect()
+    };
+    let names: Vec<_> = rows.iter().map(|row| camel(row.code)).collect();
+    names.join("Or")
+}
+
+fn answer(status: u16, rows: &[&Code]) -> Response {
+    let says: Vec<_> = rows
+        .iter()
+        .map(|row| format!("`{}`: {}", row.code, row.says))
+        .collect();
+    let codes = rows.iter().map(|row| row.code);
+    let code = ObjectBuilder::new().enum_values(Some(codes)).build();
+    let narrowed = ObjectBuilder::new().property("code", code);
+    let schema = AllOfBuilder::new()
+        .item(Ref::from_schema_name(Body::name()))
+        .item(narrowed);
+    let title = StatusCode::from_u16(status).ok();
+    let title = title.and_then(|status| status.canonical_reason());
+    let examples = rows.iter().map(|row| {
+        let mut value = serde_json::json!({
+            "type": "about:blank",
+            "title": title,
+            "status": status,
+            "code": row.code,
+            "detail": row.detail,
+            "request_id": "req_01M8A8SGRT3TMFMM1F4JJZHFBM",
+        });
+        if let Some(param) = row.param {
+            value["param"] = param.into();
+        }
+        if row.code == "version_conflict" {
+            value["version"] = 4.into();
+        }
+        (row.code, ExampleBuilder::new().value(Some(value)).build())
+    });
+    let content = ContentBuilder::new()
+        .schema(Some(Schema::AllOf(schema.build())))
+        .examples_from_iter(examples)
+        .build();
+    let mut response = ResponseBuilder::new()
+        .description(says.join("\n\n"))
+        .content("application/problem+json", content)
+        .build();
+    signed(&mut response);
+    response
+}
