@@ -85,6 +85,10 @@ class Receiver:
     def requests(self):
         return self.lines.seen[1:]
 
+    def request(self, number):
+        """The request of that number, from 1, once it came."""
+        return self.lines.wait(lambda seen: seen[number:] and seen[number], f"request {number}")
+
     def of(self, id):
         return [one for one in self.requests() if one["headers"].get("webhook-id") == id]
 
@@ -133,8 +137,11 @@ class Engine:
         self.receivers.append(receiver)
         return receiver
 
-    def configure(self, system, receiver):
-        return self.run(HERE / system / "configure.sh", receiver.url, receiver.file)
+    def configure(self, system, receiver, secret):
+        """Makes the endpoint, as a reader would; what was said of it."""
+        file = self.folder / f"{system}.secret"
+        file.write_text(secret)
+        return self.run(HERE / system / "configure.sh", receiver.url, file)
 
     def publish(self, system):
         return self.run("posthaste", "publish", "--tenant", system, "--file", HERE / system / "events.ndjson")
@@ -206,7 +213,7 @@ def comes_again(receiver, id, same, fresh):
 def standard_webhooks(engine):
     system, old = "standard-webhooks", new_secret("standard-webhooks")
     receiver = engine.receiver(system, [old], ["evt_2"])
-    engine.configure(system, receiver)
+    engine.configure(system, receiver, old)
     engine.publish(system)
     all_arrive(receiver, system, ["order.made"])
     forgeries_are_refused(receiver, receiver.taken("evt_1")[0], "webhook-timestamp")
@@ -233,7 +240,7 @@ def stripe_like(engine):
     system, old = "stripe-like", new_secret("stripe-like")
     id = samples(system)[1]["id"]
     receiver = engine.receiver(system, [old], [id])
-    engine.configure(system, receiver)
+    engine.configure(system, receiver, old)
     engine.publish(system)
     all_arrive(receiver, system, ["charge.refunded"])
     forgeries_are_refused(receiver, receiver.taken(samples(system)[0]["id"])[0], "stripe-signature")
@@ -249,7 +256,10 @@ def stripe_like(engine):
 def github_like(engine):
     system, old = "github-like", new_secret("github-like")
     receiver = engine.receiver(system, [old], ["pull-request-1347"])
-    engine.configure(system, receiver)
+    said = engine.configure(system, receiver, old)
+    ping = receiver.request(1)
+    expect(ping["verified"] and ping["name"] == ping["headers"]["x-github-event"] == "ping", "a ping comes on create")
+    expect("zen" in json.loads(ping["body"]) and "ping: passed" in said, "and the answer says that it was taken")
     engine.publish(system)
     all_arrive(receiver, system, ["star"])
     came = [(event, receiver.taken(event["id"])[-1]) for event in samples(system)[:3]]
@@ -268,8 +278,16 @@ def github_like(engine):
 
 def slack_like(engine):
     system, old = "slack-like", new_secret("slack-like")
-    receiver = engine.receiver(system, [old], ["Ev08MFMKH7"])
-    engine.configure(system, receiver)
+    receiver = engine.receiver(system, [new_secret(system)], ["Ev08MFMKH7"])
+    said = engine.configure(system, receiver, old)
+    refused = "disabled: verification" in said and "challenge: http_4xx (401)" in said
+    expect(refused, "a receiver that refuses the challenge gets no events")
+    receiver.knows([old])
+    said = engine.run("posthaste", "endpoints", "verify", "--tenant", system, "bot")
+    expect(said == "challenge: passed\n", "one that answers it does")
+    asked = receiver.request(2)
+    kind = json.loads(asked["body"])["type"]
+    expect(asked["verified"] and kind == "url_verification", "the challenge is a url_verification, and verified")
     engine.publish(system)
     all_arrive(receiver, system, ["reaction_added"])
     forgeries_are_refused(receiver, receiver.taken("Ev08MFMKH6")[0], "x-slack-request-timestamp")

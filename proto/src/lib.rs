@@ -13,7 +13,7 @@ pub use attempts::{AttemptRef, AttemptWriter};
 pub use generated::{
     ApiKey, Attempt, AttemptBatch, Change, Claim, Command, Dead, DeadCause, DeadRange, Deliver,
     DeliverHead, Endpoint, Gate, Header, Operation, OperationProgress, Origin, Progress, Reason,
-    Sealed, Secret, SigningScheme, Snapshot, command, gate, operation, operation_progress,
+    Sealed, Secret, SigningScheme, Snapshot, Verify, command, gate, operation, operation_progress,
     progress, snapshot,
 };
 

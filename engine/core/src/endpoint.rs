@@ -1,6 +1,7 @@
 //! Where events go: a URL with event types, secrets, limits and one status.
 
 mod secret;
+mod verify;
 
 use std::fmt;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use posthaste_proto as proto;
 use zeroize::Zeroizing;
 
 pub use self::secret::{Held, RemoveError, Sealed, Secret, TooManySecrets};
+pub use self::verify::{UNVERIFIED, Verify};
 use crate::content::Filter;
 use crate::event::check_tenant;
 use crate::filter::{PatternError, TypePattern};
@@ -66,8 +68,8 @@ pub struct Endpoint {
     pub fail_fast_4xx: bool,
     /// Takes no deliveries.
     pub disabled: bool,
-    /// Why it was disabled: `failing` or `gone` where Posthaste did so, else in
-    /// an operator's words.
+    /// Why it was disabled: `failing`, `gone` or [`UNVERIFIED`] where Posthaste did
+    /// so, else in an operator's words.
     pub disabled_reason: String,
     /// An operator holds it: what it wants waits in the lane.
     pub paused: bool,
@@ -79,6 +81,8 @@ pub struct Endpoint {
     pub fifo: bool,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Whether its receiver is asked before it gets events.
+    pub verify: Verify,
     /// Rises by one with each change; 0 before the first.
     pub version: u64,
     /// How often the table had to repeat it unchanged (see
@@ -204,6 +208,7 @@ impl Endpoint {
             ordered: record.ordered,
             fifo: record.fifo,
             created_at: Timestamp::from_millis(record.created_at_ms),
+            verify: Verify::from_proto(record.verify)?,
             version: record
                 .version
                 .checked_sub(record.restated)
@@ -243,6 +248,7 @@ impl Endpoint {
             owned: self.owned,
             ordered: self.ordered,
             fifo: self.fifo,
+            verify: proto::Verify::from(self.verify).into(),
             version: self.version + self.restated,
             restated: self.restated,
             deleted: false,

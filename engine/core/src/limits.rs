@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 mod api;
+pub mod listen;
 mod look;
 
 pub use api::*;
@@ -477,6 +478,9 @@ const _: () = {
     assert!(DEAD_PAGE_DEFAULT <= DEAD_PAGE_MAX);
     assert!(REPLAY_RATE_DEFAULT <= REPLAY_RATE_MAX);
     assert!(BACKTEST_SAMPLES_DEFAULT <= BACKTEST_SAMPLES_MAX);
+    assert!(VERIFICATION_TIME_MAX.as_millis() <= TIMEOUT_MAX.as_millis());
+    // The longest form of an answer is JSON.
+    assert!(2 * CHALLENGE_RANDOM_BYTES + 64 <= EXCERPT_BYTES_MAX);
     assert!(BACKTEST_READ_BYTES <= BACKTEST_BYTES_MAX);
     assert!(DEAD_READ_BYTES <= DEAD_SCAN_BYTES_MAX);
     assert!(SIGNING_KEYS_MAX <= SIGNATURES_READ_MAX && SECRETS_MAX <= SIGNING_KEYS_MAX);

@@ -1,14 +1,14 @@
-//! Signing what is sent, by one of four schemes, and verifying what is received,
-//! after Standard Webhooks
-//! (<https://github.com/standard-webhooks/standard-webhooks>).
+//! Signing what is sent, and verifying what is received, by one of four schemes.
 //!
-//! What that signs is `{webhook-id}.{webhook-timestamp}.{body}`, byte for byte;
+//! What Standard Webhooks
+//! (<https://github.com/standard-webhooks/standard-webhooks>) signs is `{webhook-id}.{webhook-timestamp}.{body}`, byte for byte;
 //! one file a scheme says how. Keys have no `Display`, their `Debug` shows
 //! nothing, and their memory is wiped when they go. This module never makes up
 //! randomness and never reads a clock: both are arguments.
 
 mod ed25519;
 mod github;
+mod incoming;
 mod mac;
 mod scheme;
 mod signer;
@@ -20,12 +20,14 @@ mod tests;
 mod text;
 
 use std::fmt;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use zeroize::Zeroizing;
 
 pub use self::ed25519::{Jwk, SECRET_PREFIX as KEY_PAIR_PREFIX};
+pub use self::incoming::Incoming;
 pub use self::scheme::{Algorithm, EVENT_HEADERS, Piece, Scheme, Signed, UnknownScheme};
 pub use self::signer::Signer;
 use crate::limits::{
@@ -128,16 +130,28 @@ pub enum Refusal {
     #[error("`webhook-id` header is malformed: expected no `.` in it")]
     MalformedId,
     /// The timestamp is not a plain decimal number.
-    #[error("`webhook-timestamp` header is malformed: expected seconds since 1970 in digits")]
+    #[error("the timestamp is malformed: expected seconds since 1970 in digits")]
     MalformedTimestamp,
+    /// A header has not the form its scheme gives it.
+    #[error("`{header}` header is malformed: expected {expected}")]
+    Malformed {
+        /// Its name.
+        header: &'static str,
+        /// What would be right.
+        expected: &'static str,
+    },
     /// Signed longer ago than the tolerance.
-    #[error("`webhook-timestamp` is too old: expected at most 300 s before now")]
+    #[error(
+        "the timestamp is too old: expected at most the tolerance, 300 s by default, before now"
+    )]
     TooOld,
     /// Signed further ahead than the tolerance.
-    #[error("`webhook-timestamp` lies ahead: expected at most 300 s after now")]
+    #[error(
+        "the timestamp lies ahead: expected at most the tolerance, 300 s by default, after now"
+    )]
     TooNew,
     /// No signature of a known version is right for any key.
-    #[error("`webhook-signature` header holds no signature that matches the body and a known key")]
+    #[error("no signature in the header matches the body and a known key")]
     NoMatch,
 }
 
@@ -255,13 +269,25 @@ impl Verifier {
         body: &[u8],
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        let id = present(id, "webhook-id")?;
-        let timestamp = present(timestamp, "webhook-timestamp")?;
-        let signature = present(signature, "webhook-signature")?;
+        let headers = [
+            present(id, "webhook-id")?,
+            present(timestamp, "webhook-timestamp")?,
+            present(signature, "webhook-signature")?,
+        ];
+        self.verify_within(headers, body, now, SIGNATURE_TOLERANCE)
+    }
+
+    fn verify_within(
+        &self,
+        [id, timestamp, signature]: [&str; 3],
+        body: &[u8],
+        now: Timestamp,
+        tolerance: Duration,
+    ) -> Result<(), Refusal> {
         if id.contains('.') {
             return Err(Refusal::MalformedId);
         }
-        within_tolerance(timestamp, now)?;
+        within_tolerance(timestamp, now, tolerance)?;
         let content = Content::new(id.as_bytes(), timestamp.as_bytes(), body);
         let candidates = Candidate::read(signature);
         let mut matched = false;
@@ -383,13 +409,13 @@ fn present<'a>(value: Option<&'a str>, name: &'static str) -> Result<&'a str, Re
         .ok_or(Refusal::Missing(name))
 }
 
-fn within_tolerance(timestamp: &str, now: Timestamp) -> Result<(), Refusal> {
+fn within_tolerance(timestamp: &str, now: Timestamp, tolerance: Duration) -> Result<(), Refusal> {
     // `parse` alone would take a `+`.
     if !timestamp.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Refusal::MalformedTimestamp);
     }
     let signed_s: u64 = timestamp.parse().map_err(|_| Refusal::MalformedTimestamp)?;
-    let tolerance_s = SIGNATURE_TOLERANCE.as_secs();
+    let tolerance_s = tolerance.as_secs();
     let now_s = now.as_secs();
     if now_s.saturating_sub(signed_s) > tolerance_s {
         return Err(Refusal::TooOld);

@@ -11,7 +11,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use dashmap::DashMap;
 use metrics_exporter_prometheus::PrometheusHandle;
-use posthaste_core::limits::{BACKTESTS_MAX, LOOKS_MAX};
+use posthaste_core::limits::{BACKTESTS_MAX, LOOKS_MAX, VERIFICATIONS_MAX};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::routes;
@@ -33,6 +33,7 @@ pub mod document;
 pub mod endpoints;
 pub mod events;
 pub mod filters;
+mod host;
 mod keys;
 mod look;
 pub mod operations;
@@ -41,6 +42,7 @@ mod portal;
 pub mod problem;
 pub mod secrets;
 mod signing;
+mod verification;
 
 use document::Routes;
 
@@ -59,6 +61,8 @@ pub struct Api {
     pub(crate) backtests: Semaphore,
     /// … and looks through the log.
     pub(crate) looks: Semaphore,
+    /// … and questions to receivers.
+    pub(crate) verifications: Semaphore,
     metrics: PrometheusHandle,
     /// Cancelled when the process stops.
     stop: CancellationToken,
@@ -103,26 +107,17 @@ impl Api {
             event_partitions: parts.event_partitions,
             backtests: Semaphore::new(BACKTESTS_MAX),
             looks: Semaphore::new(LOOKS_MAX),
+            verifications: Semaphore::new(VERIFICATIONS_MAX),
             metrics: parts.metrics,
             stop: parts.stop,
         }
     }
 
     /// All routes, behind the door.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the log's views are described next"
-    )]
     pub fn routes(self) -> Router {
         let api = Arc::new(self);
         described()
             .into_router()
-            .merge(deliveries::routes())
-            .merge(events::routes())
-            .route(
-                "/v1/tenants/{tenant}/events",
-                axum::routing::get(events::list_of_tenant),
-            )
             .fallback(|| async { problem::Problem::not_found("no such route") })
             .method_not_allowed_fallback(|method: Method| async move {
                 problem::Problem::wrong_method(&method)
@@ -164,7 +159,18 @@ fn asked() -> Routes {
 /// The routes, each with its description.
 fn described() -> Routes {
     asked()
-        .with(routes!(events::publish))
+        .with(routes!(events::read::list))
+        .with(routes!(events::read::show))
+        .with(routes!(events::read::list_of_tenant, events::publish))
+        .with(routes!(events::read::show_of_tenant))
+        .with(routes!(deliveries::list))
+        .with(routes!(deliveries::show))
+        .with(routes!(deliveries::attempts))
+        .with(routes!(deliveries::attempt))
+        .with(routes!(deliveries::list_of_tenant))
+        .with(routes!(deliveries::show_of_tenant))
+        .with(routes!(deliveries::attempts_of_tenant))
+        .with(routes!(deliveries::attempt_of_tenant))
         .with(routes!(endpoints::list, endpoints::create))
         .with(routes!(
             endpoints::show,
@@ -172,7 +178,8 @@ fn described() -> Routes {
             endpoints::change::patch,
             endpoints::change::delete
         ))
-        .with(routes!(endpoints::status::enable))
+        .with(routes!(endpoints::change::enable))
+        .with(routes!(verification::verify))
         .with(routes!(endpoints::status::disable))
         .with(routes!(endpoints::status::pause))
         .with(routes!(endpoints::status::resume))
@@ -193,6 +200,7 @@ fn described() -> Routes {
         .with(routes!(ready))
         .with(routes!(metrics))
         .with(routes!(openapi))
+        .with(routes!(document::page::docs))
 }
 
 /// Runs.

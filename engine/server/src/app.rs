@@ -3,7 +3,7 @@
 //!
 //! Stopping: readiness ends and intake stops; shards send to the lane what
 //! waits and finish what is in flight; owners write their facts; the last
-//! positions are committed. All within the drain deadline.
+//! positions are committed. All within the drain deadline. The API goes last.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,6 @@ use anyhow::{Context as _, bail};
 use bytestring::ByteString;
 use metrics_exporter_prometheus::PrometheusHandle;
 use posthaste_core::delivery::{Closed, Delivery, Report};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +25,7 @@ use crate::dispatch;
 use crate::ingest::decode::Decoder;
 use crate::ingest::poison::Undertaker;
 use crate::ingest::{self, Ingest};
+use crate::listen::{Identity, Listener};
 use crate::log::embedded::EmbeddedLog;
 use crate::log::kafka::{KafkaLog, KafkaSettings};
 use crate::log::{Log, Start};
@@ -40,6 +40,8 @@ pub(crate) use topics::verify as verify_topics;
 
 /// How often metrics are tidied up.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+/// Time for the API's requests that are under way when all else has stopped.
+const REQUESTS_WAIT: Duration = Duration::from_secs(2);
 /// How often the clock is compared with the wall.
 const REANCHOR_EVERY: Duration = Duration::from_secs(60);
 
@@ -51,8 +53,10 @@ pub struct App {
     pub log: Arc<dyn Log>,
     rooms: Vec<(&'static str, JoinHandle<anyhow::Result<()>>)>,
     shards: Vec<std::thread::JoinHandle<()>>,
+    api: JoinHandle<()>,
     stop: CancellationToken,
     shards_end: CancellationToken,
+    api_end: CancellationToken,
     helpers_end: CancellationToken,
 }
 
@@ -68,7 +72,7 @@ pub struct Opened {
     /// The keys to endpoints' secrets.
     pub vault: Arc<Vault>,
     config: Config,
-    listener: TcpListener,
+    listener: Listener,
     egress: Arc<Egress>,
     decoder: Decoder,
     sources: topics::Sources,
@@ -127,6 +131,12 @@ impl App {
         Opened::open(config).await?.start(metrics)
     }
 
+    /// Starts the API alone: events and endpoints in, which other instances on the
+    /// same log deliver by.
+    pub async fn start_api(config: Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
+        Opened::open(config).await?.start_api(metrics)
+    }
+
     /// Runs until `shutdown` resolves or a room fails, then stops within
     /// `deadline`. An error is the first room's that failed.
     pub async fn run(
@@ -136,7 +146,7 @@ impl App {
     ) -> anyhow::Result<()> {
         let failed = tokio::select! {
             () = shutdown => None,
-            failed = first_end(&mut self.rooms) => Some(failed),
+            failed = first_end(&mut self.rooms), if !self.rooms.is_empty() => Some(failed),
         };
         tracing::info!("stopping");
         self.stop.cancel();
@@ -162,6 +172,10 @@ impl App {
         };
         // A second for the last joins beyond what each room was given.
         let stopped = tokio::time::timeout(deadline + Duration::from_secs(1), rest).await;
+        self.api_end.cancel();
+        if tokio::time::timeout(REQUESTS_WAIT, self.api).await.is_err() {
+            tracing::warn!("requests under way are cut off");
+        }
         self.helpers_end.cancel();
         match (failed, stopped) {
             (Some((name, error)), _) => Err(error.context(name)),
@@ -178,7 +192,8 @@ impl Opened {
     /// Binds the API's address, opens the log, and reads the endpoints.
     pub async fn open(mut config: Config) -> anyhow::Result<Self> {
         let clock = Clock::start();
-        let listener = TcpListener::bind(config.http.listen)
+        let identity = config.http.tls.as_ref().map(Identity::read).transpose()?;
+        let listener = Listener::bind(config.http.listen, identity)
             .await
             .with_context(|| format!("http.listen: cannot listen on {}", config.http.listen))?;
         if config.instance_id.is_empty() {
@@ -261,17 +276,34 @@ impl Opened {
             rooms.ingest(self.decoder.clone(), doors.ingest, closed_seen, share)?,
             rooms.owner(self.decoder.clone(), doors.owner, reports_seen)?,
         ];
-        let app = App {
+        let api_end = CancellationToken::new();
+        Ok(App {
             listening,
             log: Arc::clone(&self.log),
             rooms: spawned,
             shards: doors.threads,
+            helpers_end: self.helpers_end.clone(),
+            api: self.serve(metrics, stop.clone(), api_end.clone()),
             stop,
             shards_end,
+            api_end,
+        })
+    }
+
+    /// Starts the API and no room.
+    fn start_api(self, metrics: PrometheusHandle) -> anyhow::Result<App> {
+        let (stop, api_end) = (CancellationToken::new(), CancellationToken::new());
+        Ok(App {
+            listening: self.listener.local_addr()?,
+            log: Arc::clone(&self.log),
+            rooms: Vec::new(),
+            shards: Vec::new(),
             helpers_end: self.helpers_end.clone(),
-        };
-        self.serve(metrics, app.stop.clone());
-        Ok(app)
+            api: self.serve(metrics, stop.clone(), api_end.clone()),
+            stop,
+            shards_end: CancellationToken::new(),
+            api_end,
+        })
     }
 
     fn say_who_gets_in(&self) {
@@ -283,17 +315,22 @@ impl Opened {
                 "there is no API key yet, so nobody gets in: `posthaste keys create --config`"
             );
         }
-        if !self.config.http.listen.ip().is_loopback() {
+        if !self.config.http.listen.ip().is_loopback() && !self.listener.is_tls() {
             tracing::warn!(
                 http_listen = %self.config.http.listen,
                 "the API speaks plain HTTP: keys cross the network unprotected unless something \
-                 ends TLS in front of it"
+                 ends TLS in front of it; [http.tls] ends it here"
             );
         }
     }
 
     /// Starts the API and the housekeeping.
-    fn serve(self, metrics: PrometheusHandle, stop: CancellationToken) {
+    fn serve(
+        self,
+        metrics: PrometheusHandle,
+        stop: CancellationToken,
+        end: CancellationToken,
+    ) -> JoinHandle<()> {
         tokio::spawn(housekeeping(
             metrics.clone(),
             self.clock.clone(),
@@ -312,15 +349,7 @@ impl Opened {
             metrics,
             stop,
         });
-        let (listener, until) = (self.listener, self.helpers_end);
-        tokio::spawn(async move {
-            let served = axum::serve(listener, api.routes())
-                .with_graceful_shutdown(async move { until.cancelled().await })
-                .await;
-            if let Err(error) = served {
-                tracing::error!(%error, "the API stopped");
-            }
-        });
+        tokio::spawn(self.listener.serve(api.routes(), end))
     }
 }
 

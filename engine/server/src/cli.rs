@@ -23,14 +23,19 @@ use crate::telemetry;
 use crate::vault::VaultError;
 
 mod client;
+mod completions;
 mod dead;
+mod deliveries;
 pub mod dev;
 mod endpoints;
+mod events;
 mod filters;
 mod follow;
 mod keys;
 mod operations;
 mod out;
+mod pages;
+mod progress;
 mod publish;
 mod replay;
 mod secrets;
@@ -52,12 +57,13 @@ Examples:
   posthaste topics create --config posthaste.toml --sources
   posthaste serve --config posthaste.toml        run an instance
   posthaste endpoints create --tenant acme --url https://example.com/hooks --types 'invoice.*'
+  posthaste deliveries list --tenant acme --status failing
   posthaste publish --tenant acme --type invoice.paid --data '{\"amount\": 7}'
 
 Environment:
-  POSTHASTE_SERVER  the server that all commands but `serve`, `dev` and `topics` speak to
+  POSTHASTE_SERVER  the server that all but `serve`, `api`, `dev` and `topics` speak to
   POSTHASTE_API_KEY the key they speak with
-  POSTHASTE_LOG     what `serve` and `dev` log, such as debug or info,librdkafka=debug
+  POSTHASTE_LOG     what `serve`, `api` and `dev` log, such as debug or info,librdkafka=debug
   NO_COLOR          any text turns colours off
 
 Exit codes: 0 done; 1 failed, stderr says why; 2 wrong usage; 64 the configuration is wrong;
@@ -82,6 +88,22 @@ to stderr. ops/posthaste.toml names every setting.")]
         #[arg(long)]
         json: bool,
     },
+    /// Run the API alone, beside instances that deliver.
+    #[command(after_help = "\
+Example:
+  posthaste api --config posthaste.toml
+
+Takes events and changes, and answers what is asked, on the same log as `posthaste serve`, and
+delivers nothing. As many as are wanted run side by side on Kafka; the embedded log has one holder.
+Runs until SIGTERM or Ctrl-C, then answers what is under way.")]
+    Api {
+        /// The configuration file.
+        #[arg(long, short)]
+        config: PathBuf,
+        /// Write logs as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// See events delivered: the embedded log, a receiver that verifies, sample
     /// events, and a live table.
     Dev(dev::Options),
@@ -91,6 +113,15 @@ to stderr. ops/posthaste.toml names every setting.")]
     /// Make, list and revoke the API's keys.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Find out why an event did not arrive.
+    #[command(subcommand)]
+    Deliveries(deliveries::Command),
+    /// Look at single attempts.
+    #[command(subcommand)]
+    Attempts(deliveries::Attempts),
+    /// Look at events as the log has them.
+    #[command(subcommand)]
+    Events(events::Command),
     /// List and redrive what was given up.
     #[command(subcommand)]
     Dead(dead::Command),
@@ -119,6 +150,8 @@ A running instance serves the same as /v1/openapi.json, and for people as /docs.
     /// Make the topics Posthaste needs.
     #[command(subcommand)]
     Topics(Topics),
+    /// Print a script that completes these words in a shell.
+    Completions(completions::Options),
 }
 
 #[derive(Debug, Subcommand)]
@@ -185,7 +218,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
     if matches!(
         client,
-        Some(ClientError::BadServer(_) | ClientError::BadKey)
+        Some(ClientError::BadServer(_) | ClientError::BadKey | ClientError::Tls(_))
     ) || error.is::<WrongUse>()
     {
         return ExitCode::from(2);
@@ -202,11 +235,18 @@ async fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve { config, json } => {
             telemetry::install_logs(json);
-            serve(load(config)?).await
+            serve(load(config)?, Rooms::All).await
+        }
+        Command::Api { config, json } => {
+            telemetry::install_logs(json);
+            serve(Config::load(&config)?, Rooms::Api).await
         }
         Command::Dev(options) => dev::run(options).await,
         Command::Endpoints(command) => endpoints::run(command).await,
         Command::Keys(command) => keys::run(command).await,
+        Command::Deliveries(command) => deliveries::run(command).await,
+        Command::Attempts(command) => deliveries::run_attempts(command).await,
+        Command::Events(command) => events::run(command).await,
         Command::Dead(command) => dead::run(command).await,
         Command::Operations(command) => operations::run(command).await,
         Command::Replay(options) => replay::replay(options).await,
@@ -214,6 +254,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Secrets(command) => secrets::run(command).await,
         Command::Filters(command) => filters::run(command).await,
         Command::Publish(options) => publish::run(options).await,
+        Command::Completions(options) => completions::run(&options),
         Command::Openapi => Ok(out::write(document::text())?),
         Command::Topics(Topics::Create { config, sources }) => {
             create_topics(&Config::load(&config)?, sources).await
@@ -228,9 +269,27 @@ fn load(path: Option<PathBuf>) -> anyhow::Result<Config> {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+/// What runs in an instance.
+#[derive(Debug, Clone, Copy)]
+enum Rooms {
+    All,
+    Api,
+}
+
+async fn start(config: Config, rooms: Rooms) -> anyhow::Result<App> {
+    let metrics = telemetry::install_metrics()?;
+    match rooms {
+        Rooms::All => App::start(config, metrics).await,
+        Rooms::Api => App::start_api(config, metrics).await,
+    }
+}
+
+async fn serve(config: Config, rooms: Rooms) -> anyhow::Result<()> {
     let deadline = config.drain_deadline;
-    let shards = config.shard_count();
+    let shards = match rooms {
+        Rooms::All => config.shard_count(),
+        Rooms::Api => 0,
+    };
     let log = match &config.log {
         LogUrl::Embedded(dir) => format!("embedded in {}", dir.display()),
         LogUrl::Kafka(servers) => format!("Kafka at {servers}"),
@@ -239,7 +298,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // in the middle of whatever it does.
     let mut stop = std::pin::pin!(stop_signal()?);
     let app = tokio::select! {
-        started = App::start(config, telemetry::install_metrics()?) => started?,
+        started = start(config, rooms) => started?,
         () = &mut stop => {
             tracing::info!("stopped before it ran");
             return Ok(());

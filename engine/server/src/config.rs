@@ -1,5 +1,6 @@
 //! The configuration file, and what contradicts itself in it.
 
+mod http;
 mod policies;
 mod secrets;
 mod times;
@@ -11,6 +12,7 @@ use bytestring::ByteString;
 use posthaste_core::limits::{CHANGES_KEPT, DELIVERY_AGE_MAX};
 use serde::Deserialize;
 
+pub use self::http::{HttpConfig, TlsConfig};
 pub use self::policies::RetryPolicies;
 pub use self::secrets::{KeySource, SecretsConfig};
 use self::times::duration;
@@ -143,15 +145,6 @@ pub struct EgressConfig {
     pub deny: Vec<String>,
     /// Further trusted certificate authorities, PEM.
     pub ca_file: Option<PathBuf>,
-}
-
-/// The API's listener.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HttpConfig {
-    /// Address and port.
-    #[serde(deserialize_with = "address")]
-    pub listen: std::net::SocketAddr,
 }
 
 /// Whom the API lets in.
@@ -300,14 +293,6 @@ impl Default for EnvelopePointers {
             tenant: "/tenant".to_owned(),
             ordering_key: "/ordering_key".to_owned(),
             data: "/data".to_owned(),
-        }
-    }
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self {
-            listen: std::net::SocketAddr::from(([127, 0, 0, 1], 8400)),
         }
     }
 }
@@ -479,12 +464,6 @@ fn told(text: &str, mut error: toml::de::Error) -> String {
         None => String::new(),
     };
     format!("line {}{key}: {said}", number + 1)
-}
-
-fn address<'de, D: serde::Deserializer<'de>>(from: D) -> Result<std::net::SocketAddr, D::Error> {
-    let text = String::deserialize(from)?;
-    let wanted = || format!("`{text}`: expected an address and a port, such as \"127.0.0.1:8400\"");
-    text.parse().map_err(|_| serde::de::Error::custom(wanted()))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod config;
 pub mod control;
 pub mod dispatch;
 pub mod ingest;
+pub mod listen;
 pub mod log;
 mod operational;
 pub mod owner;

@@ -15,12 +15,14 @@
 //! receiver that answers 2xx and then misbehaves has taken the delivery.
 //!
 //! There is no pool: whoever makes an endpoint's attempts keeps its connection.
+//! [`once`] is for those who make a single one.
 
 mod connection;
 mod dial;
 mod egress;
 mod failure;
 mod meter;
+mod once;
 mod prepared;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,7 @@ use posthaste_core::time::Timestamp;
 pub use self::connection::Connection;
 pub use self::egress::{Egress, EgressError, EgressSettings};
 pub use self::failure::Failure;
+pub use self::once::once;
 pub use self::prepared::Prepared;
 
 /// An attempt to be made.

@@ -50,3 +50,11 @@ pub const REPLAY_RATE_DEFAULT: u32 = 500;
 pub const REPLAY_RATE_MAX: u32 = 100_000;
 /// Endpoints whose owners one request asks for something.
 pub const OPERATIONS_PER_REQUEST_MAX: usize = 100;
+
+/// Receivers asked at once, by a ping or a challenge, in one process; a further
+/// one is not asked, and its caller told so.
+pub const VERIFICATIONS_MAX: usize = 32;
+/// Longest time for one of them: a caller waits for it.
+pub const VERIFICATION_TIME_MAX: Duration = Duration::from_secs(10);
+/// Random bytes of a challenge, sent in hexadecimal digits.
+pub const CHALLENGE_RANDOM_BYTES: usize = 24;

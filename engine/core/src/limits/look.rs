@@ -8,7 +8,7 @@ pub const LOOKS_MAX: usize = 4;
 /// Bytes one of them reads; past it, it answers how far it came …
 pub const LOOK_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// … as it does after this time.
-pub const LOOK_TIME_MAX: Duration = Duration::from_secs(10);
+pub const LOOK_TIME_MAX: Duration = Duration::from_secs(5);
 /// Bytes of one partition it reads at once …
 pub const LOOK_READ_BYTES: usize = 256 * 1024;
 /// … and partitions.

@@ -7,6 +7,7 @@ use super::*;
 use crate::limits::SIGNING_KEYS_MAX;
 use crate::outcome::Cause;
 
+mod incoming;
 mod schemes;
 
 const ID: &str = "msg_p5jXN8AQM9LWM0D4loKWxJek";

@@ -1,11 +1,16 @@
 //! Secrets whose text is the key, as Stripe, GitHub and Slack use them: no
 //! base64, any prefix is part of the key.
 
+use subtle::{Choice, ConstantTimeEq as _};
+
 use super::mac::Mac;
 use super::{KeyError, ed25519};
 use crate::limits::{TEXT_SECRET_BYTES_MAX, TEXT_SECRET_BYTES_MIN};
 
-/// A secret, ready to sign.
+/// Of HMAC-SHA256.
+const TAG_BYTES: usize = 32;
+
+/// A secret, ready to sign and to verify.
 pub(super) struct Key(Mac);
 
 impl Key {
@@ -30,6 +35,18 @@ impl Key {
     /// The signature of these pieces, in lower-case hex.
     pub(super) fn sign_into(&self, content: &[&[u8]], out: &mut Vec<u8>) {
         hex_into(&self.0.tag(content), out);
+    }
+
+    /// Whether any of `candidates` is the signature of these pieces, digit for
+    /// digit. Looks at all of them.
+    pub(super) fn matches_any(&self, content: &[&[u8]], candidates: &[&[u8]]) -> bool {
+        let mut tag = Vec::with_capacity(2 * TAG_BYTES);
+        self.sign_into(content, &mut tag);
+        let mut matched = Choice::from(0);
+        for candidate in candidates {
+            matched |= tag.as_slice().ct_eq(candidate);
+        }
+        matched.into()
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) struct Listing {
     #[param(schema_with = values::page_limit::<CHANGES_PAGE_DEFAULT, CHANGES_PAGE_MAX>)]
     limit: Option<usize>,
     /// The `next_cursor` of the page before.
-    #[param(value_type = Option<u64>, nullable = false)]
+    #[param(value_type = Option<String>, nullable = false)]
     cursor: Option<Offset>,
 }
 
@@ -60,10 +60,8 @@ struct Shown {
     /// The id of an endpoint or a key.
     subject: String,
     /// `null` when it is no tenant's alone.
-    #[schema(required = true)]
     tenant: Option<String>,
     /// `null` when it has none.
-    #[schema(required = true)]
     version: Option<u64>,
 }
 

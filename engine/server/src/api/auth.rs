@@ -21,8 +21,8 @@ use posthaste_core::limits::TENANT_BYTES_MAX;
 use posthaste_core::rng::Rng;
 use posthaste_core::time::Timestamp;
 
-use super::Api;
 use super::problem::{Body as Told, Problem};
+use super::{Api, host};
 use crate::clock::random_seed;
 use crate::config::Auth;
 use crate::control::By;
@@ -180,6 +180,12 @@ async fn admit(
         request: id,
         at,
     };
+    if api.config.auth() == Auth::None {
+        host::check(&parts, &api.config.http.hosts).map_err(|problem| {
+            let who = caller.name();
+            Refusal { problem, who }
+        })?;
+    }
     if api.config.auth() == Auth::Keys && !OPEN.contains(&parts.uri.path()) {
         let grant = identify(api, &parts.headers, at)?;
         caller.grant = Some(grant.clone());

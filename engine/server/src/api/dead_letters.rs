@@ -72,12 +72,10 @@ struct Shown {
     cause: &'static str,
     detail: String,
     /// Where the event was first read.
-    #[schema(required = true)]
     origin: Option<Place>,
     /// Whether its delivery can be brought again.
     redrivable: bool,
     /// `null` when the record never became an event.
-    #[schema(required = true)]
     delivery: Option<Undelivered>,
 }
 
@@ -92,17 +90,14 @@ struct Place {
 /// The delivery that was given up.
 #[derive(Debug, Serialize, ToSchema)]
 struct Undelivered {
-    #[schema(required = true)]
     id: Option<String>,
     tenant: String,
-    #[schema(required = true)]
     endpoint: Option<String>,
     event: String,
     #[serde(rename = "type")]
     event_type: String,
     attempts: u32,
     /// `null` when the last attempt got no response.
-    #[schema(required = true)]
     last_status: Option<u32>,
     last_cause: String,
 }

@@ -7,17 +7,18 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use posthaste_core::event::check_tenant;
 use posthaste_core::id::{AttemptId, DeliveryId};
 use posthaste_proto as proto;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Api;
-use super::look::{Budget, Piece, turn};
+use super::document::codes;
+use super::look::{Bound, Budget, Piece, turn};
 use super::problem::{Asked, Problem, Segments};
 use crate::log::{LogError, TopicPartition};
 
@@ -34,27 +35,14 @@ pub use list::Listing;
 pub(super) use list::{Entry, add, judge};
 use record::{Recorded, recorded, trace};
 
-/// The routes.
-#[expect(clippy::disallowed_methods, reason = "described next")]
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/v1/deliveries", get(list))
-        .route("/v1/deliveries/{delivery}", get(show))
-        .route("/v1/deliveries/{delivery}/attempts", get(attempts))
-        .route("/v1/attempts/{attempt}", get(attempt))
-        .route("/v1/tenants/{tenant}/deliveries", get(list_of_tenant))
-        .route(
-            "/v1/tenants/{tenant}/deliveries/{delivery}",
-            get(show_of_tenant),
-        )
-        .route(
-            "/v1/tenants/{tenant}/deliveries/{delivery}/attempts",
-            get(attempts_of_tenant),
-        )
-        .route(
-            "/v1/tenants/{tenant}/attempts/{attempt}",
-            get(attempt_of_tenant),
-        )
+/// A delivery's attempts.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryAttempts)]
+struct Attempts {
+    /// In the order they were made.
+    data: Vec<record::Shown>,
+    /// What ended the look before all were found; `null` when all were.
+    ended_by: Option<Bound>,
 }
 
 /// What a delivery is, by its id.
@@ -64,10 +52,22 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 /// 503 when the log does not answer, or too many look already.
 pub async fn find_delivery(api: &Api, id: DeliveryId) -> Result<Found, Problem> {
     let _turn = turn(api)?;
-    find::find(api, id, &mut Budget::new()).await
+    find::find(api, id).await
 }
 
 /// Lists deliveries by their attempts, the last attempt first.
+#[utoipa::path(
+    get,
+    path = "/v1/deliveries",
+    operation_id = "list_deliveries",
+    tag = "Deliveries",
+    params(Listing),
+    responses(
+        (status = 200, description = "A page of them.", body = list::Deliveries),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn list(
     State(api): State<Arc<Api>>,
     Asked(listing): Asked<Listing>,
@@ -75,7 +75,19 @@ pub async fn list(
     list::page(&api, listing).await
 }
 
-/// … of one tenant.
+/// Lists deliveries by their attempts of one tenant, the last attempt first.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/deliveries",
+    operation_id = "list_deliveries_of_tenant",
+    tag = "Deliveries",
+    params(Listing),
+    responses(
+        (status = 200, description = "A page of them.", body = list::Deliveries),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn list_of_tenant(
     State(api): State<Arc<Api>>,
     Segments(tenant): Segments<String>,
@@ -86,6 +98,17 @@ pub async fn list_of_tenant(
 }
 
 /// One delivery: how it stands, and why.
+#[utoipa::path(
+    get,
+    path = "/v1/deliveries/{delivery}",
+    operation_id = "get_delivery",
+    tag = "Deliveries",
+    responses(
+        (status = 200, description = "The delivery.", body = show::Delivery),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn show(
     State(api): State<Arc<Api>>,
     Segments(id): Segments<String>,
@@ -93,7 +116,18 @@ pub async fn show(
     show::answer(&api, None, read_id(&id)?).await
 }
 
-/// … of one tenant.
+/// One delivery of one tenant: how it stands, and why.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/deliveries/{delivery}",
+    operation_id = "get_delivery_of_tenant",
+    tag = "Deliveries",
+    responses(
+        (status = 200, description = "The delivery.", body = show::Delivery),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn show_of_tenant(
     State(api): State<Arc<Api>>,
     Segments((tenant, id)): Segments<(String, String)>,
@@ -102,6 +136,17 @@ pub async fn show_of_tenant(
 }
 
 /// The attempts of one delivery, in the order they were made.
+#[utoipa::path(
+    get,
+    path = "/v1/deliveries/{delivery}/attempts",
+    operation_id = "list_attempts",
+    tag = "Deliveries",
+    responses(
+        (status = 200, description = "The attempts.", body = Attempts),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn attempts(
     State(api): State<Arc<Api>>,
     Segments(id): Segments<String>,
@@ -109,7 +154,18 @@ pub async fn attempts(
     attempts_answer(&api, None, read_id(&id)?).await
 }
 
-/// … of one tenant.
+/// The attempts of one delivery of one tenant, in the order they were made.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/deliveries/{delivery}/attempts",
+    operation_id = "list_attempts_of_tenant",
+    tag = "Deliveries",
+    responses(
+        (status = 200, description = "The attempts.", body = Attempts),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn attempts_of_tenant(
     State(api): State<Arc<Api>>,
     Segments((tenant, id)): Segments<(String, String)>,
@@ -118,6 +174,17 @@ pub async fn attempts_of_tenant(
 }
 
 /// One attempt.
+#[utoipa::path(
+    get,
+    path = "/v1/attempts/{attempt}",
+    operation_id = "get_attempt",
+    tag = "Deliveries",
+    responses(
+        (status = 200, description = "The attempt.", body = record::Shown),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn attempt(
     State(api): State<Arc<Api>>,
     Segments(id): Segments<String>,
@@ -125,7 +192,18 @@ pub async fn attempt(
     attempt_answer(&api, None, &id).await
 }
 
-/// … of one tenant.
+/// One attempt of one tenant.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/attempts/{attempt}",
+    operation_id = "get_attempt_of_tenant",
+    tag = "Deliveries",
+    responses(
+        (status = 200, description = "The attempt.", body = record::Shown),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn attempt_of_tenant(
     State(api): State<Arc<Api>>,
     Segments((tenant, id)): Segments<(String, String)>,
@@ -145,13 +223,8 @@ fn belongs(tenant: Option<&str>, to: &str) -> bool {
 }
 
 /// The delivery, where it is this tenant's.
-async fn found(
-    api: &Api,
-    tenant: Option<&str>,
-    id: DeliveryId,
-    budget: &mut Budget,
-) -> Result<Found, Problem> {
-    let found = find::find(api, id, budget).await?;
+async fn found(api: &Api, tenant: Option<&str>, id: DeliveryId) -> Result<Found, Problem> {
+    let found = find::find(api, id).await?;
     match belongs(tenant, &found.tenant) {
         true => Ok(found),
         false => Err(find::not_found(true)),
@@ -164,10 +237,12 @@ async fn attempts_answer(
     id: DeliveryId,
 ) -> Result<Response, Problem> {
     let _turn = turn(api)?;
-    let found = found(api, tenant, id, &mut Budget::new()).await?;
+    let found = found(api, tenant, id).await?;
     let trace = of_delivery(api, &found).await?;
-    let data: Vec<_> = trace.attempts.iter().map(Recorded::shown).collect();
-    let answer = json!({ "data": data, "ended_by": trace.ended_by });
+    let answer = Attempts {
+        data: trace.attempts.iter().map(Recorded::shown).collect(),
+        ended_by: trace.ended_by,
+    };
     Ok(Json(answer).into_response())
 }
 

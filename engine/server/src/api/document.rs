@@ -12,7 +12,9 @@ use std::sync::{Arc, LazyLock};
 use axum::Router;
 use axum::http::Method;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem, Paths};
-use utoipa::openapi::schema::{Object, Schema};
+use utoipa::openapi::schema::{
+    ArrayItems, KnownFormat, Object, Schema, SchemaFormat, SchemaType, Type,
+};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
@@ -26,23 +28,29 @@ use super::auth::{self, REQUEST_ID};
 use super::problem;
 
 pub(super) mod codes;
+pub(super) mod page;
 pub(super) mod values;
 
 use codes::{
-    Forbidden, Malformed, NotFound, PayloadTooLarge, Problems, TokenExpired, Unauthorized,
+    Forbidden, ForeignOrigin, Malformed, Misdirected, NotFound, PayloadTooLarge, Problems,
+    TokenExpired, Unauthorized,
 };
 
 /// The one way to prove who calls.
 const BEARER: &str = "bearer";
 
 /// Groups of routes, in the order they are shown.
-const TAGS: [(&str, &str); 9] = [
+const TAGS: [(&str, &str); 10] = [
     (
         "Events",
-        "Events in by HTTP; from Kafka they come by themselves.",
+        "Events in by HTTP, where they do not come from Kafka; and look at them.",
     ),
     ("Endpoints", "Where a tenant's events go, and how."),
     ("Secrets", "What deliveries are signed with."),
+    (
+        "Deliveries",
+        "Why an event did not arrive: deliveries and their attempts, as far as the log holds them.",
+    ),
     ("Filters", "Try a filter before an endpoint has it."),
     (
         "Dead letters",
@@ -79,7 +87,7 @@ const fn part(name: &'static str, says: &'static str) -> Segment {
 }
 
 /// What the parts of paths mean.
-const SEGMENTS: [Segment; 7] = [
+const SEGMENTS: [Segment; 8] = [
     Segment {
         name: "tenant",
         says: "A tenant: visible ASCII without `/`, 1 to 128 bytes.",
@@ -89,8 +97,9 @@ const SEGMENTS: [Segment; 7] = [
     part("secret", "A secret's id."),
     part("key", "An API key's id."),
     part("operation", "An operation's id."),
+    part("event", "An event's id."),
     part("delivery", "A delivery's id."),
-    part("event", "An event's id, the `webhook-id`."),
+    part("attempt", "An attempt's id."),
 ];
 
 const DESCRIPTION: &str = "\
@@ -125,7 +134,14 @@ impl Routes {
             self.router = router;
             self.paths.paths.insert(path, item);
         }
-        self.schemas.extend(schemas);
+        for (name, schema) in schemas {
+            let before = self.schemas.insert(name.clone(), schema.clone());
+            // One name in the document is one type.
+            assert!(
+                before.is_none_or(|before| before == schema),
+                "two are `{name}`"
+            );
+        }
         self
     }
 
@@ -146,6 +162,9 @@ impl Routes {
         components.schemas = self.schemas;
         let problem = problem::Body::name().into_owned();
         components.schemas.insert(problem, problem::Body::schema());
+        for schema in components.schemas.values_mut() {
+            amend(schema);
+        }
         components.responses = problems.into_components();
         components.security_schemes.insert(
             BEARER.to_owned(),
@@ -201,7 +220,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operati
 /// Adds what is not said at each route.
 fn finish(operation: &mut Operation, method: &Method, path: &str, problems: &mut Problems) {
     let segments: Vec<_> = segments(path).map(|name| RefOr::T(segment(name))).collect();
-    let mut known = BTreeSet::new();
+    let mut known = BTreeSet::from([ForeignOrigin::CODE, Misdirected::CODE]);
     if !segments.is_empty() {
         known.extend([Malformed::CODE, NotFound::CODE]);
         let said = operation.parameters.take().unwrap_or_default();
@@ -210,7 +229,11 @@ fn finish(operation: &mut Operation, method: &Method, path: &str, problems: &mut
     for parameter in operation.parameters.iter_mut().flatten() {
         describe(parameter);
     }
-    if operation.request_body.is_some() {
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        // Where any bytes will do, none will.
+        if body.content.contains_key("*/*") {
+            body.required = Some(Required::False);
+        }
         known.extend([Malformed::CODE, PayloadTooLarge::CODE]);
     }
     if operation.parameters.is_some() {
@@ -240,6 +263,55 @@ fn describe(parameter: &mut RefOr<Parameter>) {
         && let Some(RefOr::T(Schema::Object(schema))) = &mut parameter.schema
     {
         parameter.description = schema.description.take();
+    }
+}
+
+/// Says what utoipa does not see: what is read into a `u32` can be more than its
+/// `int32`; and answers, which, unlike bodies, do not forbid other members, have
+/// `null` where there is nothing.
+fn amend(schema: &mut RefOr<Schema>) {
+    let RefOr::T(schema) = schema else {
+        return;
+    };
+    match schema {
+        Schema::Object(object) => {
+            let signed = SchemaFormat::KnownFormat(KnownFormat::Int32);
+            if object.minimum.is_some() && object.format == Some(signed) {
+                object.format = None;
+                object.maximum.get_or_insert(u32::MAX.into());
+            }
+            if object.additional_properties.is_none() {
+                let written = object.properties.iter().filter(|(_, is)| can_be_null(is));
+                let written: Vec<_> = written.map(|(name, _)| name.clone()).collect();
+                object.required.extend(written);
+                object.required.sort_unstable();
+                object.required.dedup();
+            }
+            object.properties.values_mut().for_each(amend);
+        }
+        Schema::Array(array) => {
+            if let ArrayItems::RefOrSchema(items) = &mut array.items {
+                amend(items);
+            }
+        }
+        Schema::OneOf(one) => one.items.iter_mut().for_each(amend),
+        Schema::AllOf(all) => all.items.iter_mut().for_each(amend),
+        _ => {}
+    }
+}
+
+fn can_be_null(schema: &RefOr<Schema>) -> bool {
+    let RefOr::T(schema) = schema else {
+        return false;
+    };
+    match schema {
+        Schema::Object(object) => match &object.schema_type {
+            SchemaType::Type(one) => *one == Type::Null,
+            SchemaType::Array(several) => several.contains(&Type::Null),
+            SchemaType::AnyValue => false,
+        },
+        Schema::OneOf(one) => one.items.iter().any(can_be_null),
+        _ => false,
     }
 }
 

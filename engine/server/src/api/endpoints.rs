@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use posthaste_core::endpoint::Endpoint;
+use posthaste_core::endpoint::{Endpoint, Verify};
 use posthaste_core::event::check_tenant;
 use posthaste_core::filter::TypePattern;
 use posthaste_core::id::EndpointId;
@@ -28,6 +28,7 @@ use super::page::{Page, Paging};
 use super::problem::{Asked, Problem, Segments};
 use super::secrets::seal;
 use super::signing::{Chosen, Imported, Signing, secret_text};
+use super::verification::{Verification, VerifyName, settle};
 use crate::clock::random_seed;
 use crate::config::{format_rfc3339, parse_duration};
 use crate::control::By;
@@ -37,10 +38,14 @@ mod headers;
 mod start;
 pub mod status;
 
-pub(in crate::api) use change::Place;
+pub(in crate::api) use change::{Place, answer_asked};
 
 /// What a new endpoint is made of, and all of it that can be changed.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[schema(examples(json!({
+    "url": "https://example.com/hooks", "uid": "billing", "event_types": ["invoice.*"],
+    "timeout": "20s",
+})))]
 #[serde(deny_unknown_fields)]
 struct NewEndpoint {
     /// Where its events go: `https://` to a public address, unless `[egress]`
@@ -118,6 +123,10 @@ struct NewEndpoint {
     /// What goes first once it is back.
     #[serde(default)]
     recovery: Recovery,
+    /// Whether its receiver is asked before it gets events.
+    #[serde(default, with = "VerifyName")]
+    #[schema(value_type = VerifyName)]
+    verify: Verify,
 }
 
 /// Written as `null`, whatever it is.
@@ -152,7 +161,7 @@ struct Shown {
     #[schema(value_type = Vec<values::TypePattern>)]
     exclude_event_types: Vec<String>,
     signing: Chosen,
-    #[schema(value_type = Option<values::Filter>, required = true)]
+    #[schema(value_type = Option<values::Filter>)]
     filter: Option<Box<RawValue>>,
     max_in_flight: u32,
     #[schema(value_type = values::Duration)]
@@ -166,7 +175,10 @@ struct Shown {
     rate_per_second: u32,
     ordered: bool,
     recovery: Recovery,
-    /// `gone` or `failing`; absent while it is active.
+    #[serde(with = "VerifyName")]
+    #[schema(value_type = VerifyName)]
+    verify: Verify,
+    /// `gone`, `failing` or `verification`; absent while it is active.
     #[serde(skip_serializing_if = "String::is_empty")]
     disabled_reason: String,
     /// The names of its headers; their values are not shown.
@@ -197,6 +209,9 @@ struct Created<'a> {
     #[serde(flatten)]
     endpoint: Shown,
     secret: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    verification: Option<Verification>,
     /// Brings the events since `start_at`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -249,10 +264,12 @@ async fn make(
     let (endpoint, secret) = build(api, tenant, new)?;
     let endpoint = api.endpoints.put(&endpoint, &caller.by()).await?;
     withdraw_second(api, &endpoint, &caller.by()).await?;
+    let (endpoint, verification) = settle(api, caller, endpoint).await;
     let operation = start::begin(api, &endpoint, start_at.as_deref(), caller).await?;
     let created = Created {
         endpoint: shown(&endpoint),
         secret: &secret,
+        verification,
         operation,
     };
     let tag = change::tag(&endpoint);
@@ -314,7 +331,8 @@ fn build(
         created_at_ms: now.as_millis(),
         ..proto::Endpoint::default()
     };
-    Ok((filled(api, record, None, new)?, secret))
+    let endpoint = filled(api, record, None, new)?;
+    Ok((endpoint.with_trust_of(None), secret))
 }
 
 /// A record with what can be changed of it as it is asked for. `present` is the
@@ -362,6 +380,7 @@ fn filled(
         description: new.description,
         owned: new.owned,
         rate_per_second: new.rate_per_second,
+        verify: proto::Verify::from(new.verify).into(),
         ..record
     })?;
     headers::seal(api, &mut endpoint, present)?;
@@ -420,6 +439,7 @@ fn shown(endpoint: &Endpoint) -> Shown {
         } else {
             Recovery::LiveFirst
         },
+        verify: endpoint.verify,
         disabled_reason: endpoint.disabled_reason.clone(),
         headers: endpoint.headers.iter().map(|h| h.name.clone()).collect(),
         event_headers: endpoint.event_headers,

@@ -27,7 +27,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::body::Whole;
 use super::document::codes;
-use super::document::values::{Envelope, IdempotencyKey};
+use super::document::values::{Envelope, EventHeaders};
 use super::problem::{Problem, Segments};
 use crate::clock::random_seed;
 use crate::ingest::decode::{headers_of, record_of};
@@ -35,10 +35,7 @@ use crate::log::{AppendError, NewRecord, TopicPartition};
 use crate::telemetry;
 
 pub mod again;
-mod read;
-
-pub(super) use read::routes;
-pub use read::{Listing, Lookup, list, list_of_tenant, show, show_of_tenant};
+pub mod read;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// How long a key is remembered.
@@ -70,12 +67,12 @@ pub struct Accepted {
     path = "/v1/tenants/{tenant}/events",
     operation_id = "publish_event",
     tag = "Events",
-    params(IdempotencyKey),
+    params(EventHeaders),
     request_body(
         content(
             (Envelope = "application/json"),
             (serde_json::Value = "application/cloudevents+json"),
-            (Vec<u8> = "*/*"),
+            (serde_json::Value = "*/*"),
         ),
         description = "An envelope, a CloudEvent, or any body with the routing headers.",
     ),

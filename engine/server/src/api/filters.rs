@@ -39,6 +39,10 @@ const SINCE_DEFAULT: Duration = Duration::from_secs(3_600);
 
 /// A filter and an event for it.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(examples(json!({
+    "filter": {"amount": {"$gte": 100}},
+    "event": {"type": "invoice.paid", "body": {"amount": 7}},
+})))]
 #[serde(deny_unknown_fields)]
 struct Evaluation {
     #[schema(value_type = values::Filter)]
@@ -79,6 +83,9 @@ struct Failed {
 
 /// A filter and the events to try it on.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(examples(json!({
+    "filter": {"amount": {"$gte": 100}}, "tenant": "acme", "since": "24h",
+})))]
 #[serde(deny_unknown_fields)]
 struct Backtest {
     #[schema(value_type = values::Filter)]

@@ -23,7 +23,9 @@ use crate::control::new_key;
 
 /// What a new key is to be.
 #[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = NewKey)]
+#[schema(as = NewKey, examples(json!({
+    "scopes": ["publish"], "tenant": "acme", "description": "billing service",
+})))]
 #[serde(deny_unknown_fields)]
 struct Asked {
     /// At least one.
@@ -46,7 +48,6 @@ struct Shown {
     #[schema(value_type = Vec<values::Scope>)]
     scopes: Vec<&'static str>,
     /// `null` when it is for all of them.
-    #[schema(required = true)]
     tenant: Option<String>,
     description: String,
     #[schema(value_type = values::Time)]

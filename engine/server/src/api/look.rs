@@ -11,6 +11,7 @@ use posthaste_core::time::Timestamp;
 use serde::Serialize;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
+use utoipa::ToSchema;
 
 use super::Api;
 use super::problem::Problem;
@@ -35,7 +36,8 @@ pub(super) struct Budget {
 }
 
 /// What ended a look before its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = LookBound)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Bound {
     /// It read so many bytes.
@@ -119,3 +121,6 @@ pub(super) fn before(time: Timestamp, span: Duration) -> Timestamp {
     let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     Timestamp::from_millis(time.as_millis().saturating_sub(span))
 }
+
+#[cfg(test)]
+mod tests;

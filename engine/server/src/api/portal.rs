@@ -23,7 +23,9 @@ use crate::config::{format_rfc3339, parse_duration};
 
 /// What a token is to be for.
 #[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = NewPortalSession)]
+#[schema(as = NewPortalSession, examples(json!({
+    "capabilities": ["endpoints"], "expires_in": "1h",
+})))]
 #[serde(deny_unknown_fields)]
 struct Asked {
     /// At least one.

@@ -73,6 +73,11 @@ impl Problem {
         }
     }
 
+    /// What it is, for a program.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// A request that is wrong in one field.
     pub fn invalid(param: &'static str, detail: impl Into<String>) -> Self {
         Self {
@@ -169,6 +174,24 @@ impl Problem {
         )
     }
 
+    /// Sent here under a name this API does not go by.
+    pub fn misdirected() -> Self {
+        Self::of(
+            StatusCode::MISDIRECTED_REQUEST,
+            "misdirected",
+            "`host`: expected an address, `localhost` or one of `http.hosts`",
+        )
+    }
+
+    /// Sent by a page of somebody else's.
+    pub fn foreign_origin() -> Self {
+        Self::of(
+            StatusCode::FORBIDDEN,
+            "foreign_origin",
+            "`origin`: expected an address, `localhost` or one of `http.hosts`",
+        )
+    }
+
     /// Nothing there.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::of(StatusCode::NOT_FOUND, "not_found", detail)
@@ -193,6 +216,12 @@ impl Problem {
     /// The log does not take it just now: try again.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::of(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.detail)
     }
 }
 

@@ -35,6 +35,7 @@ use crate::control::CommandError;
 
 /// How a secret follows another.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(examples(json!({"overlap": "48h"})))]
 #[serde(deny_unknown_fields)]
 struct Rotation {
     /// The new secret; one is made when it is absent.
@@ -55,7 +56,7 @@ struct Shown {
     #[schema(value_type = values::Time)]
     created_at: String,
     /// `null` for the newest.
-    #[schema(value_type = Option<values::Time>, required = true)]
+    #[schema(value_type = Option<values::Time>)]
     expires_at: Option<String>,
     /// Of a key pair.
     #[serde(skip_serializing_if = "Option::is_none")]

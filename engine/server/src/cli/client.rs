@@ -1,13 +1,22 @@
 //! The command line's way to a running server.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use posthaste_core::limits::{BODY_BYTES_MAX, LIST_PAGE_MAX, REQUEST_BYTES_MAX};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+
+mod tls;
+
+use tls::Session;
+pub(super) use tls::TlsError;
 
 /// Longest answer read.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -23,6 +32,9 @@ pub(crate) struct Server {
         global = true
     )]
     server: String,
+    /// Authorities to trust besides the system's: PEM; for https:// alone.
+    #[arg(long, value_name = "FILE", global = true)]
+    ca_file: Option<PathBuf>,
 }
 
 impl Server {
@@ -30,6 +42,7 @@ impl Server {
     pub(crate) fn at(address: std::net::SocketAddr) -> Self {
         Self {
             server: format!("http://{address}"),
+            ca_file: None,
         }
     }
 }
@@ -49,8 +62,11 @@ pub(crate) enum ClientError {
     #[error("POSTHASTE_API_KEY: expected a key as `posthaste keys create` showed it")]
     BadKey,
     /// Its address is not one.
-    #[error("--server {0}: expected http://HOST:PORT")]
+    #[error("--server {0}: expected http://HOST:PORT or https://HOST[:PORT]")]
     BadServer(String),
+    /// There can be no TLS session.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// More than it reads.
     #[error("the request has {bytes} bytes; an event's body may have {BODY_BYTES_MAX}")]
     TooLarge {
@@ -81,12 +97,21 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(server: &Server) -> Result<Self, ClientError> {
-        let server = server.server.trim_end_matches('/').to_owned();
-        let authority = server
-            .strip_prefix("http://")
-            .filter(|authority| authority.contains(':') && !authority.contains('/'))
-            .ok_or_else(|| ClientError::BadServer(server.clone()))?
-            .to_owned();
+        let Server { server, ca_file } = server;
+        let server = server.trim_end_matches('/').to_owned();
+        let bad = || ClientError::BadServer(server.clone());
+        let (authority, tls) = match server.strip_prefix("https://") {
+            Some(authority) => (authority, true),
+            None => (server.strip_prefix("http://").ok_or_else(bad)?, false),
+        };
+        let authority: Authority = authority.parse().map_err(|_| bad())?;
+        let (host, default) = (authority.host(), tls.then_some(443));
+        let port = authority.port_u16().or(default).ok_or_else(bad)?;
+        if host.is_empty() || authority.as_str().contains('@') {
+            return Err(bad());
+        }
+        let session = tls.then(|| Session::prepare(host, ca_file.as_deref()));
+        let session = session.transpose()?;
         let unreachable = |detail: String| ClientError::Unreachable {
             server: server.clone(),
             detail,
@@ -95,18 +120,21 @@ impl Client {
             clippy::disallowed_methods,
             reason = "the server the operator named, not an endpoint"
         )]
-        let stream = TcpStream::connect(&authority)
+        let stream = TcpStream::connect(format!("{host}:{port}"))
             .await
             .map_err(|error| unreachable(error.to_string()))?;
-        let (sender, connection) = handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| unreachable(error.to_string()))?;
-        tokio::spawn(connection);
+        let sender = match session {
+            None => speak(stream).await,
+            Some(session) => {
+                let stream = session.begin(stream).await;
+                speak(stream.map_err(|error| unreachable(error.to_string()))?).await
+            }
+        };
         Ok(Self {
+            sender: sender.map_err(|error| unreachable(error.to_string()))?,
             server,
-            authority,
+            authority: authority.to_string(),
             authorization: authorization()?,
-            sender,
         })
     }
 
@@ -176,6 +204,15 @@ impl Client {
         };
         Err(ClientError::Refused { status, detail }.into())
     }
+}
+
+/// HTTP/1.1 on that connection.
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> hyper::Result<SendRequest<Full<Bytes>>> {
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 fn authorization() -> Result<Option<HeaderValue>, ClientError> {

@@ -154,6 +154,7 @@ fn config(options: &Options) -> anyhow::Result<Config> {
         },
         http: HttpConfig {
             listen: options.listen,
+            ..HttpConfig::default()
         },
         // Nothing to set up; `check` holds the listener to this machine.
         api: ApiConfig {

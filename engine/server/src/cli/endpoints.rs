@@ -27,6 +27,8 @@ Examples:
       --max-in-flight 4 --owned --recovery fifo --timeout 30s --header 'x-api-key: k1'
   posthaste endpoints create --tenant acme --url https://example.com/hooks --scheme stripe
   posthaste endpoints create --tenant acme --url https://example.com/hooks \\
+      --scheme slack --secret-file secret --verify challenge
+  posthaste endpoints create --tenant acme --url https://example.com/hooks \\
       --filter '{\"data.amount\": {\"$gte\": 100}}'      what a filter is: filters evaluate --help
   posthaste endpoints create --tenant acme --url https://example.com/hooks --start-at 24h
   posthaste endpoints create --tenant acme --url https://example.com/hooks --json | jq -r .secret")]
@@ -52,6 +54,18 @@ Examples:
     },
     #[command(flatten)]
     Verb(verbs::Verb),
+    /// Ask an endpoint's receiver again, as `--verify` of `create` says.
+    #[command(after_help = "\
+Examples:
+  posthaste endpoints verify --tenant acme billing
+
+Exits with 1 if it does not take the ping, or does not answer the challenge.")]
+    Verify {
+        #[command(flatten)]
+        of: Of,
+        /// Its id or uid.
+        endpoint: String,
+    },
     /// Let a new secret sign; shows it, this once.
     #[command(after_help = super::secrets::ROTATE_HELP)]
     RotateSecret(super::secrets::Rotate),
@@ -165,6 +179,11 @@ pub(crate) struct Create {
     /// (`whsec_…`); made by the server without one.
     #[arg(long, value_name = "FILE")]
     secret_file: Option<std::path::PathBuf>,
+    /// Ask the receiver first: with one event of type `ping`, or with a
+    /// `challenge` it has to answer before it gets events.
+    #[arg(long, value_name = "HOW", value_parser = ["none", "ping", "challenge"],
+          default_value = "none")]
+    verify: String,
 }
 
 pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
@@ -173,6 +192,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::List { of } => list(of).await,
         Command::Enable { of, endpoint } => enable(of, &endpoint).await,
         Command::Verb(verb) => verbs::run(verb).await,
+        Command::Verify { of, endpoint } => verify(of, &endpoint).await,
         Command::RotateSecret(rotate) => super::secrets::rotate(rotate).await,
         Command::Delete { of, endpoint } => delete(of, &endpoint).await,
     }
@@ -217,6 +237,7 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
         "ordered": create.ordered,
         "recovery": create.recovery,
         "headers": headers,
+        "verify": create.verify,
     });
     let times = [
         ("timeout", create.timeout),
@@ -252,10 +273,25 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
     let secret = text(&made["secret"]);
     let table = table::render(HEAD, [row(&made)]);
     out::line(format_args!("{table}\nsecret (shown this once): {secret}"))?;
+    if let Some(verification) = made.get("verification") {
+        out::line(asked(verification))?;
+    }
     if made["operation"].is_object() {
         operations::show(&made["operation"], false)?;
     }
     Ok(())
+}
+
+/// What asking a receiver came to, in a line.
+fn asked(verification: &Value) -> String {
+    let kind = text(&verification["kind"]);
+    if verification["passed"] == true {
+        return format!("{kind}: passed");
+    }
+    let status = verification["status"].as_u64();
+    let status = status.map_or_else(String::new, |status| format!(" ({status})"));
+    let (cause, detail) = (text(&verification["cause"]), text(&verification["detail"]));
+    format!("{kind}: {cause}{status}: {detail}; `posthaste endpoints verify` asks again")
 }
 
 /// The secret in a file, without the line's end behind it.
@@ -365,6 +401,20 @@ async fn enable(of: Of, endpoint: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn verify(of: Of, endpoint: &str) -> anyhow::Result<()> {
+    let mut client = Client::connect(&of.server).await?;
+    let path = format!("{}/{}/verify", path(&of.tenant), encode(endpoint));
+    let answered = client.call(Method::POST, &path, &[], Bytes::new()).await?;
+    let verification = &answered["verification"];
+    if of.json {
+        out::line(format_args!("{answered:#}"))?;
+    } else if verification["passed"] == true {
+        out::line(asked(verification))?;
+    }
+    anyhow::ensure!(verification["passed"] == true, "{}", asked(verification));
+    Ok(())
+}
+
 async fn delete(of: Of, endpoint: &str) -> anyhow::Result<()> {
     let mut client = Client::connect(&of.server).await?;
     let path = format!("{}/{}", path(&of.tenant), encode(endpoint));
@@ -413,6 +463,21 @@ mod tests {
         ] {
             assert!(words(&bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_a_receiver_answered_is_said_in_a_line() {
+        assert_eq!(words(&[]).unwrap().verify, "none");
+        assert!(words(&["--verify", "pong"]).is_err());
+        let passed = json!({"kind": "ping", "passed": true, "cause": null, "status": 200});
+        assert_eq!(asked(&passed), "ping: passed");
+        let failed = json!({
+            "kind": "challenge", "passed": false, "cause": "http_5xx", "status": 503,
+            "detail": "the endpoint failed",
+        });
+        let said = "challenge: http_5xx (503): the endpoint failed; `posthaste endpoints verify` \
+                    asks again";
+        assert_eq!(asked(&failed), said);
     }
 
     #[test]

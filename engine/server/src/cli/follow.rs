@@ -1,7 +1,6 @@
 //! Follows operations to their end, with a line on standard error that says how
 //! far they are.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +10,7 @@ use tokio::time::sleep;
 
 use super::client::Client;
 use super::endpoints::{encode, text};
+use super::progress::Progress;
 use super::{out, table};
 
 /// How often it is looked.
@@ -27,7 +27,7 @@ pub(super) async fn to_their_end(
     ids: &[String],
     quiet: bool,
 ) -> anyhow::Result<Ends> {
-    let shows = std::io::stderr().is_terminal() && !quiet;
+    let line = Progress::new(None, quiet);
     let mut seen: Vec<Value> = vec![Value::Null; ids.len()];
     loop {
         for (id, seen) in ids.iter().zip(&mut seen) {
@@ -36,17 +36,11 @@ pub(super) async fn to_their_end(
                 *seen = client.call(Method::GET, &path, &[], Bytes::new()).await?;
             }
         }
-        if shows {
-            eprint!("\r{}\x1b[K", progress(&seen));
-            std::io::stderr().flush()?;
-        }
+        line.set(sum(&seen, "deliveries"), progress(&seen));
         if seen.iter().all(is_over) {
             break;
         }
         sleep(EVERY).await;
-    }
-    if shows {
-        eprint!("\r\x1b[K");
     }
     Ok(Ends(seen))
 }

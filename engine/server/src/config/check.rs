@@ -21,6 +21,15 @@ impl Config {
         if self.drain_deadline.is_zero() {
             return invalid("drain_deadline", "expected a time such as \"25s\"");
         }
+        for name in &self.http.hosts {
+            if !is_host(name) {
+                let shown = name.escape_default();
+                return invalid(
+                    "http.hosts",
+                    format!("`{shown}`: expected a name such as \"posthaste.internal\", no port"),
+                );
+            }
+        }
         if self.auth() == Auth::None && !self.http.listen.ip().is_loopback() {
             return invalid(
                 "api.auth",
@@ -120,13 +129,15 @@ fn is_server(text: &str) -> bool {
         .and_then(|host| host.strip_suffix(']'));
     let host_fits = match in_brackets {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-            !host.is_empty() && host.bytes().all(allowed)
-        }
+        None => is_host(host),
     };
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
     host_fits && digits && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+fn is_host(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    !name.is_empty() && name.bytes().all(allowed)
 }
 
 #[cfg(test)]
@@ -146,6 +157,12 @@ mod tests {
         assert!(odd.contains("ingest.topics: `my events`: expected a topic's name"));
         assert!(refused("[topics]\nprefix = \"a/b\"").contains("topics.prefix: `a/b`"));
         assert!(refused("[topics]\nlane_partitions = 0").contains("begin at 1"));
+        let port = refused("[http]\nhosts = [\"a:1\"]");
+        assert!(
+            port.contains("http.hosts: `a:1`: expected a name"),
+            "{port}"
+        );
+        assert!(refused("[http.tls]\ncert = \"a\"").contains("missing field `key`"));
         assert!(refused("drain_deadline = \"0s\"").contains("drain_deadline: expected"));
     }
 

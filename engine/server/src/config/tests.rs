@@ -84,6 +84,7 @@ fn the_reference_says_the_defaults() {
     let names: Vec<_> = in_use.retry_policies.0.names().collect();
     assert_eq!(names, ["standard", "fast"]);
     assert_eq!(in_use.api.auth, Some(Auth::Keys));
+    assert!(in_use.http.tls.is_some());
     assert!(in_use.kafka.group_instance_id.is_some() && !in_use.kafka.settings.is_empty());
 }
 

@@ -1,6 +1,6 @@
 //! A connection to one endpoint, and one attempt after another made on it.
 
-mod http1;
+pub(super) mod http1;
 mod http2;
 
 use std::sync::Arc;
@@ -32,8 +32,8 @@ enum Line {
 }
 
 /// A request that got no response head.
-struct Broken {
-    cause: Cause,
+pub(super) struct Broken {
+    pub(super) cause: Cause,
     /// The peer never took it: it may be made on another connection.
     unsent: bool,
 }

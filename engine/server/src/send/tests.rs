@@ -623,3 +623,36 @@ fn an_endpoint_that_cannot_be_used_is_not_sent_to() {
     });
     assert_eq!(refused(no_key), Cause::InvalidEndpoint);
 }
+
+#[test]
+fn a_single_attempt_is_made_within_its_time_and_over_http1() {
+    local(async {
+        let (receiver, got) = Receiver::answering(OK, 1).await;
+        let egress = open_egress();
+        let event = event("{}");
+        let asked = endpoint(&receiver.url(), |record| record.http2 = true);
+        let within = Duration::from_secs(10);
+        let attempted = once(&egress, &asked, first(&event), within).await;
+        assert_eq!(attempted.outcome.verdict, Verdict::Delivered);
+        assert_eq!(attempted.excerpt, "ok");
+        got.take().remove(0).verify(SECRET);
+
+        let hangs = Receiver::start(|stream| async move {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            drop(stream);
+        });
+        let hangs = endpoint(&hangs.await.url(), |_| ());
+        let began = Instant::now();
+        let attempted = once(&egress, &hangs, first(&event), Duration::from_millis(50)).await;
+        assert_eq!(attempted.outcome.cause, Some(Cause::TimeoutHeaders));
+        assert!(began.elapsed() < hangs.timeout);
+        // The same wall as everywhere.
+        let walled = Egress::new(EgressSettings {
+            allow: Vec::new(),
+            ..open_settings()
+        });
+        let attempted = once(&walled.unwrap(), &asked, first(&event), within).await;
+        assert_eq!(attempted.outcome.cause, Some(Cause::BlockedAddress));
+        assert_eq!(receiver.connections.get(), 1);
+    });
+}

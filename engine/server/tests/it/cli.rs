@@ -31,8 +31,10 @@ fn every_command_shows_how_it_is_used() {
     for command in [
         "",
         "serve",
+        "api",
         "dev",
         "publish",
+        "completions",
         "topics create",
         "endpoints create",
         "endpoints list",
@@ -54,6 +56,20 @@ fn every_command_shows_how_it_is_used() {
             assert!(line.chars().count() <= 100, "{command}: {line}");
         }
     }
+}
+
+#[test]
+fn a_shell_completes_what_it_is_given() {
+    let script = posthaste(&["completions", "bash"]);
+    assert!(script.status.success());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("posthaste.bash");
+    std::fs::write(&file, script.stdout).unwrap();
+    let asks = "source \"$1\"; COMP_WORDS=(posthaste endpoints ro); COMP_CWORD=2; \
+                _posthaste posthaste ro endpoints; echo \"${COMPREPLY[@]}\"";
+    let bash = ["--norc", "-c", asks, "bash", file.to_str().unwrap()];
+    let said = Command::new("bash").args(bash).output().unwrap();
+    assert_eq!(String::from_utf8(said.stdout).unwrap(), "rotate-secret\n");
 }
 
 #[test]

@@ -86,6 +86,8 @@ fn dead(server: &Server, words: &[&str]) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let why = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{words:?}: {why}");
+    // Nobody watches: no line of progress.
+    assert!(words[0] != "redrive" || why.is_empty(), "{words:?}: {why}");
     String::from_utf8(output.stdout).unwrap()
 }
 

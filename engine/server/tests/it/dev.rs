@@ -92,7 +92,7 @@ impl Dev {
         let length = body.len();
         write!(
             stream,
-            "POST {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
              content-type: application/json\r\n{headers}content-length: {length}\r\n\r\n{body}"
         )
         .unwrap();

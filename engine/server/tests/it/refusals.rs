@@ -8,4 +8,4 @@ mod folder;
 mod kafka;
 pub(crate) mod program;
 mod requests;
-mod tls;
+pub(crate) mod tls;

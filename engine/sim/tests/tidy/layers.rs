@@ -125,7 +125,7 @@ const CORE: [Layer; 28] = [
 ];
 
 /// The rooms, from the ground up.
-const SERVER: [Layer; 18] = [
+const SERVER: [Layer; 19] = [
     layer("clock", &[]),
     layer("telemetry", &[]),
     layer("log", &["clock"]),
@@ -189,6 +189,7 @@ const SERVER: [Layer; 18] = [
             "telemetry",
         ],
     ),
+    layer("listen", &["config"]),
     layer("shutdown", &["clock", "config", "telemetry"]),
     layer(
         "app",
@@ -202,6 +203,7 @@ const SERVER: [Layer; 18] = [
             "dispatch",
             "inbound",
             "ingest",
+            "listen",
             "log",
             "owner",
             "send",

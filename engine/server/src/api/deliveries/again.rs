@@ -147,7 +147,7 @@ pub async fn cancel_of_tenant(
 
 async fn known(api: &Api, tenant: Option<&str>, id: DeliveryId) -> Result<Known, Problem> {
     let _turn = turn(api)?;
-    let found = found(api, tenant, id, &mut Budget::new()).await?;
+    let found = found(api, tenant, id).await?;
     let name = found.endpoint.to_string();
     let endpoint = find_any(api, "endpoint", None, &name)?;
     let lane = lane::look(api, &found, &mut Budget::new()).await?;

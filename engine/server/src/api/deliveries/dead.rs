@@ -9,18 +9,25 @@ use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::Api;
+use crate::api::document::values;
 use crate::api::look::{Ahead, Budget, CLOCKS_APART, before};
 use crate::config::{Topics, format_rfc3339_millis};
 use crate::log::{LogError, Record, TopicPartition};
 
 /// A dead letter as a delivery shows it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = DeliveryDeadLetter)]
 pub(super) struct Letter {
+    #[schema(value_type = values::DeadCause)]
     pub(super) cause: &'static str,
     pub(super) detail: String,
+    #[schema(value_type = values::Time)]
     at: String,
+    /// Made when it was given up.
+    pub(super) attempts: u32,
     partition: u32,
     offset: u64,
 }
@@ -79,13 +86,15 @@ pub(super) async fn look(
 /// One for many deliveries names none of them.
 fn letter(record: &Record, partition: u32) -> Option<(DeliveryId, Letter)> {
     let dead = proto::Dead::from_value(&record.value).ok()?;
-    let id = dead.delivery.as_ref()?.delivery_id.as_ref().try_into();
+    let delivery = dead.delivery.as_ref()?;
+    let id = delivery.delivery_id.as_ref().try_into();
     let letter = Letter {
         cause: dead_cause_name(dead.cause()),
         at: format_rfc3339_millis(match dead.at_ms {
             0 => record.timestamp,
             at => Timestamp::from_millis(at),
         }),
+        attempts: delivery.attempt,
         detail: dead.detail,
         partition,
         offset: record.offset,

@@ -46,12 +46,12 @@ impl Found {
     }
 }
 
-/// Finds it; 404 when nothing of it was found within the budget.
-pub(super) async fn find(api: &Api, id: DeliveryId, budget: &mut Budget) -> Result<Found, Problem> {
-    if let Some(found) = in_sources(api, id, budget).await? {
+/// Finds it; 404 when nothing of it was found.
+pub(super) async fn find(api: &Api, id: DeliveryId) -> Result<Found, Problem> {
+    if let Some(found) = in_sources(api, id).await? {
         return Ok(found);
     }
-    let (found, is_all) = in_traces(api, id, budget).await?;
+    let (found, is_all) = in_traces(api, id).await?;
     found.ok_or_else(|| not_found(is_all))
 }
 
@@ -64,11 +64,8 @@ pub(super) fn not_found(is_all: bool) -> Problem {
 }
 
 /// Its event among those of its time: almost always in the first few records.
-async fn in_sources(
-    api: &Api,
-    id: DeliveryId,
-    budget: &mut Budget,
-) -> Result<Option<Found>, LogError> {
+async fn in_sources(api: &Api, id: DeliveryId) -> Result<Option<Found>, LogError> {
+    let mut budget = Budget::new();
     let registry = api.endpoints.registry().borrow().clone();
     // Producers' clocks differ: a record can stand behind later ones.
     let only = std::time::Duration::from_millis(1);
@@ -76,7 +73,7 @@ async fn in_sources(
         let places = partitions(&*api.log, &sources(api)).await?;
         let until = Some(id.time().after(span));
         let mut ahead = Ahead::open(&*api.log, places, id.time(), until).await?;
-        while let Some(pieces) = ahead.next(budget).await? {
+        while let Some(pieces) = ahead.next(&mut budget).await? {
             for Piece { tp, records } in &pieces {
                 let mut of_time = records.iter().filter(|r| r.timestamp == id.time());
                 let found = of_time.find_map(|r| of_source(api, &registry, tp, r, id));
@@ -112,17 +109,14 @@ fn of_source(
 
 /// What was written of it since: attempts, lane records, dead letters. Answers
 /// whether all of that was read.
-async fn in_traces(
-    api: &Api,
-    id: DeliveryId,
-    budget: &mut Budget,
-) -> Result<(Option<Found>, bool), LogError> {
+async fn in_traces(api: &Api, id: DeliveryId) -> Result<(Option<Found>, bool), LogError> {
+    let mut budget = Budget::new();
     let topics = &api.config.topics;
     let topics = [topics.attempts(), topics.lane(), topics.dead()];
     let places = partitions(&*api.log, &topics).await?;
     let since = before(id.time(), CLOCKS_APART);
     let mut ahead = Ahead::open(&*api.log, places, since, None).await?;
-    while let Some(pieces) = ahead.next(budget).await? {
+    while let Some(pieces) = ahead.next(&mut budget).await? {
         let mut records = pieces.iter().flat_map(|piece| &piece.records);
         let found = records.find_map(|record| of_trace(record, id));
         if found.is_some() {

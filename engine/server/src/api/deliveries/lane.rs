@@ -178,3 +178,6 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,18 +5,19 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use posthaste_core::event::{Origin, check_tenant};
-use posthaste_core::id::{DeliveryId, EndpointId};
+use posthaste_core::id::{DeliveryId, EndpointId, event_time};
 use posthaste_core::limits::{LOOK_FOUND_MAX, LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX};
 use posthaste_core::outcome::Cause;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use utoipa::ToSchema;
 
 use super::dead::{self, Letter};
 use super::record::{self, Failure, Recorded, recorded, time};
 use crate::api::Api;
 use crate::api::dead_letters::{find_endpoint, read_time};
+use crate::api::document::values;
 use crate::api::look::{Bound, Budget, CLOCKS_APART, Cursor, Key, before, cut, partitions, turn};
 use crate::api::page::{no_cursor, read_limit};
 use crate::api::problem::Problem;
@@ -24,25 +25,44 @@ use crate::config::format_rfc3339_millis;
 use crate::log::LogError;
 
 /// Which deliveries, and which page of them.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Listing {
+    /// Of that tenant alone.
+    #[param(nullable = false)]
     tenant: Option<String>,
-    /// An id; a uid where the tenant is named.
+    /// An endpoint's id; its uid where the tenant is named.
+    #[param(nullable = false)]
     endpoint: Option<String>,
+    /// Of events of that type.
+    #[param(nullable = false)]
     event_type: Option<String>,
+    /// Of that event.
+    #[param(nullable = false)]
     event: Option<String>,
+    /// That stand so.
+    #[param(nullable = false)]
     status: Option<Status>,
+    /// Whose last attempt failed so.
+    #[param(inline, value_type = Option<values::ErrorCode>, nullable = false)]
     error_code: Option<String>,
     /// With attempts made since then: a UTC time, or how long ago.
+    #[param(value_type = Option<values::Moment>, nullable = false)]
     since: Option<String>,
+    /// … and before then.
+    #[param(value_type = Option<values::Moment>, nullable = false)]
     until: Option<String>,
+    #[param(schema_with = values::page_limit::<LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX>)]
     limit: Option<usize>,
+    /// The `next_cursor` of the page before.
+    #[param(nullable = false)]
     cursor: Option<String>,
 }
 
 /// How a delivery stands, as far as its attempts and dead letters say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ListedStatus)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::api) enum Status {
     /// Delivered.
@@ -81,7 +101,8 @@ pub(in crate::api) struct Gathered {
 }
 
 /// A delivery as a list shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ListedDelivery)]
 pub(in crate::api) struct Entry {
     id: String,
     tenant: String,
@@ -94,33 +115,52 @@ pub(in crate::api) struct Entry {
     attempts: u32,
     last_status: Option<u32>,
     error: Option<Failure>,
+    #[schema(value_type = values::Time)]
     first_attempt_at: String,
+    #[schema(value_type = values::Time)]
     last_attempt_at: String,
+    #[schema(value_type = Option<values::Time>)]
     next_attempt_at: Option<String>,
     dead_letter: Option<Letter>,
     origin: Place,
 }
 
 /// A place in a source topic.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Origin)]
 pub(in crate::api) struct Place {
     topic: String,
     partition: u32,
     offset: u64,
+    #[schema(value_type = values::Time)]
     at: String,
 }
 
 /// How far a look came.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveriesScanned)]
 struct Scanned {
     /// The attempts made since then were looked at; `null` when all there are.
+    #[schema(value_type = Option<values::Time>)]
     since: Option<String>,
+    #[schema(value_type = values::Time)]
     until: String,
     /// What ended the look before it had seen all; `next_cursor` goes on.
     ended_by: Option<Bound>,
     /// Whether all dead letters written since were looked at: otherwise one that
     /// is `failing` here may be given up.
     dead_letters: bool,
+}
+
+/// A page of deliveries.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryPage)]
+pub(super) struct Deliveries {
+    data: Vec<Entry>,
+    has_more: bool,
+    /// For the next page; `null` on the last one.
+    next_cursor: Option<String>,
+    scanned: Scanned,
 }
 
 impl From<&Origin> for Place {
@@ -173,6 +213,10 @@ impl Listing {
         if since >= until {
             return Err(Problem::invalid("since", "expected a time before `until`"));
         }
+        // Nothing of an event is older than it.
+        let event = self.event.as_deref().and_then(event_time);
+        let event = event.filter(|time| *time <= now);
+        let since = event.map_or(since, |time| since.max(before(time, CLOCKS_APART)));
         Ok(Wanted {
             tenant: self.tenant.clone(),
             endpoint: endpoint.transpose()?,
@@ -239,9 +283,9 @@ pub(super) async fn page(api: &Api, listing: Listing) -> Result<Response, Proble
             break;
         }
     }
-    cursor.looked(&back);
+    cursor.looked(&back)?;
     let mut scanned = Scanned {
-        since: back.reached().map(format_rfc3339_millis),
+        since: back.reached().map(|at| format_rfc3339_millis(at.min(now))),
         until: format_rfc3339_millis(wanted.until.min(now)),
         ended_by: back.ended_by,
         dead_letters: true,
@@ -255,10 +299,12 @@ pub(super) async fn page(api: &Api, listing: Listing) -> Result<Response, Proble
     });
     let (data, next) = cut(items.collect(), cursor, limit);
     let next_cursor = next.map(|cursor| cursor.to_string());
-    let answer = json!({
-        "data": data, "has_more": next_cursor.is_some(), "next_cursor": next_cursor,
-        "scanned": scanned,
-    });
+    let answer = Deliveries {
+        data,
+        has_more: next_cursor.is_some(),
+        next_cursor,
+        scanned,
+    };
     Ok(Json(answer).into_response())
 }
 
@@ -338,7 +384,10 @@ impl Gathered {
             event: self.event,
             event_type: self.event_type,
             status,
-            attempts: self.number,
+            // The letter can be there before the record of the last attempt.
+            attempts: dead_letter
+                .as_ref()
+                .map_or(self.number, |l| l.attempts.max(self.number)),
             last_status: (self.status > 0).then_some(self.status),
             error: Failure::of(&self.cause),
             first_attempt_at: format_rfc3339_millis(self.first),

@@ -9,8 +9,10 @@ use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::Api;
+use crate::api::document::values;
 use crate::api::look::{Ahead, Bound, Budget, CLOCKS_APART, Piece, before, partitions};
 use crate::config::format_rfc3339_millis;
 use crate::log::LogError;
@@ -33,7 +35,8 @@ pub(in crate::api) struct Trace {
 }
 
 /// An attempt as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Attempt)]
 pub(in crate::api) struct Shown {
     id: String,
     delivery: String,
@@ -47,6 +50,7 @@ pub(in crate::api) struct Shown {
     number: u32,
     /// Why it was made.
     trigger: &'static str,
+    #[schema(value_type = values::Time)]
     at: String,
     duration_us: u64,
     /// `null` without a response.
@@ -54,13 +58,14 @@ pub(in crate::api) struct Shown {
     /// `null` when it was delivered.
     error: Option<Failure>,
     /// `null` where there is none, or only the endpoint's owner knows.
+    #[schema(value_type = Option<values::Time>)]
     next_attempt_at: Option<String>,
     /// The response's first bytes.
     response_excerpt: Option<String>,
 }
 
 /// What went wrong, and who has to act.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::api) struct Failure {
     pub(in crate::api) code: String,
     blame: Option<&'static str>,

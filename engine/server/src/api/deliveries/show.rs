@@ -9,6 +9,7 @@ use posthaste_core::id::DeliveryId;
 use posthaste_proto as proto;
 use proto::progress::Kind;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::dead::{self, Letter};
 use super::lane::{self, InLane, Standing};
@@ -16,12 +17,14 @@ use super::list::Place;
 use super::record::{Failure, Recorded, Shown, Trace};
 use super::{Found, found, of_delivery};
 use crate::api::Api;
+use crate::api::document::values;
 use crate::api::look::{Bound, Budget, turn};
 use crate::api::problem::Problem;
 use crate::config::{AuditLevel, format_rfc3339_millis};
 
 /// How a delivery stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = DeliveryStatus)]
 #[serde(rename_all = "snake_case")]
 enum Status {
     /// Nothing is on record of it.
@@ -38,8 +41,8 @@ enum Status {
 }
 
 /// A delivery as it is shown.
-#[derive(Debug, Serialize)]
-struct Delivery {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Delivery {
     id: String,
     tenant: String,
     endpoint: String,
@@ -52,6 +55,7 @@ struct Delivery {
     status: Status,
     /// The status in words.
     why: String,
+    #[schema(value_type = Option<values::Time>)]
     next_attempt_at: Option<String>,
     attempts: u32,
     last_status: Option<u32>,
@@ -64,19 +68,23 @@ struct Delivery {
 }
 
 /// What the lane says of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryInLane)]
 struct Lane {
     state: &'static str,
     partition: u32,
     /// Of its record, where it has one.
     offset: Option<u64>,
     reason: Option<&'static str>,
+    #[schema(value_type = Option<values::Time>)]
     since: Option<String>,
+    #[schema(value_type = Option<values::Time>)]
     due_at: Option<String>,
 }
 
 /// Whether all was looked at that says something of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryScanned)]
 struct Scanned {
     /// What ended the look at attempts before all were seen.
     attempts_ended_by: Option<Bound>,
@@ -107,7 +115,7 @@ pub(super) async fn answer(
     id: DeliveryId,
 ) -> Result<Response, Problem> {
     let _turn = turn(api)?;
-    let found = found(api, tenant, id, &mut Budget::new()).await?;
+    let found = found(api, tenant, id).await?;
     let evidence = gather(api, &found).await?;
     Ok(Json(evidence.shown(api, found)).into_response())
 }
@@ -123,10 +131,14 @@ async fn gather(api: &Api, found: &Found) -> Result<Evidence, Problem> {
     if evidence.trace.attempts.iter().any(Recorded::is_delivered) {
         return Ok(evidence);
     }
-    evidence.lane = Some(lane::look(api, found, &mut Budget::new()).await?);
     let begins = found.begins(api.clock.now());
     let wanted = BTreeMap::from([(found.id, found.endpoint)]);
-    let mut letters = dead::look(api, &wanted, begins, &mut Budget::new()).await?;
+    let (mut of_lane, mut of_dead) = (Budget::new(), Budget::new());
+    let (lane, mut letters) = tokio::try_join!(
+        lane::look(api, found, &mut of_lane),
+        dead::look(api, &wanted, begins, &mut of_dead),
+    )?;
+    evidence.lane = Some(lane);
     evidence.letter = letters.of.remove(&found.id);
     evidence.letters_complete = letters.complete || evidence.letter.is_some();
     Ok(evidence)
@@ -168,6 +180,17 @@ impl Evidence {
             _ if self.trace.ended_by.is_some() || !self.letters_complete => Status::Unknown,
             _ => Status::Pending,
         }
+    }
+
+    /// Some can be made whose record is still on its way.
+    fn attempts(&self) -> u32 {
+        let recorded = self.trace.attempts.iter().map(|made| made.attempt.number);
+        let buried = self.letter.iter().map(|letter| letter.attempts);
+        let owed = self.lane.iter().map(|lane| match lane.standing {
+            Standing::Owed(owed) => owed.attempts,
+            _ => 0,
+        });
+        recorded.chain(buried).chain(owed).max().unwrap_or(0)
     }
 
     /// The status in words.
@@ -230,7 +253,7 @@ impl Evidence {
             status,
             why: self.why(status, api.config.audit),
             next_attempt_at: due.clone().filter(|_| status == Status::Failing),
-            attempts: last.map_or(0, |last| last.number),
+            attempts: self.attempts(),
             last_status: last.map(|last| last.status).filter(|status| *status > 0),
             error: last.and_then(|last| Failure::of(&last.cause)),
             scanned: Scanned {

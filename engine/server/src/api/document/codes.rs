@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::http::StatusCode;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::example::ExampleBuilder;
-use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Schema};
+use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Schema, Type};
 use utoipa::openapi::{Ref, RefOr, Response, ResponseBuilder, Responses};
 use utoipa::{IntoResponses, ToSchema as _};
 
@@ -58,6 +58,8 @@ codes! {
         None, "the portal token has expired: expected a new one";
     Forbidden = 403 "forbidden", "The key or token is not for this.",
         None, "this needs the scope `admin`";
+    ForeignOrigin = 403 "foreign_origin", "Where no key is needed: a page of another origin asked.",
+        None, "`origin`: expected an address, `localhost` or one of `http.hosts`";
     NotFound = 404 "not_found", "It is not there, or is another tenant's.",
         None, "no such endpoint";
     VersionConflict = 409 "version_conflict", "It was changed since the version that was named.",
@@ -88,10 +90,16 @@ codes! {
         None, "there are 10000 keys: revoke some first";
     NoKeys = 409 "no_keys", "Tokens are made in the name of a key, and none was needed here.",
         None, "a token is made in the name of a key: expected `api.auth` to be `keys`";
+    UnreadableHeader = 409 "unreadable_header", "A header was sealed under a key that is not here.",
+        None, "`authorization` is sealed under a master key that is not among `secrets.keys`";
+    NothingToVerify = 409 "nothing_to_verify", "Its receiver is not to be asked.",
+        None, "its `verify` is `none`: expected `ping` or `challenge`";
     InProgress = 409 "in_progress", "A request with this key is under way.",
         None, "a request with this key is under way";
     PayloadTooLarge = 413 "payload_too_large", "The body is too large.",
         Some("body"), "the request has more than 1114112 bytes; an event's body may have 1048576";
+    Misdirected = 421 "misdirected", "Where no key is needed: it was sent to another name.",
+        None, "`host`: expected an address, `localhost` or one of `http.hosts`";
     Invalid = 422 "invalid", "A field, named by `param`, has a value it cannot have.",
         Some("url"), "`http` is not allowed: expected `https`";
     Unavailable = 503 "unavailable", "The log does not take it just now: try again.",
@@ -153,7 +161,9 @@ fn answer(status: u16, rows: &[&Code]) -> Response {
         .map(|row| format!("`{}`: {}", row.code, row.says))
         .collect();
     let codes = rows.iter().map(|row| row.code);
-    let code = ObjectBuilder::new().enum_values(Some(codes)).build();
+    let code = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(codes));
     let narrowed = ObjectBuilder::new().property("code", code);
     let schema = AllOfBuilder::new()
         .item(Ref::from_schema_name(Body::name()))

@@ -1,7 +1,10 @@
 //! Values that bodies and parameters are made of, as the document has them.
 
 use posthaste_core::access;
-use posthaste_core::limits::{EVENT_TYPE_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, TENANT_BYTES_MAX};
+use posthaste_core::limits::{
+    EVENT_TYPE_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, ORDERING_KEY_BYTES_MAX, TENANT_BYTES_MAX,
+};
+use posthaste_core::outcome::Cause;
 use posthaste_core::shard::DEAD_CAUSES;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{
@@ -10,6 +13,8 @@ use utoipa::openapi::schema::{
 };
 use utoipa::openapi::{Ref, RefOr, Required};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
+
+use crate::config::HeaderNames;
 
 /// A text of a pattern.
 pub(super) fn text(pattern: &str, example: &str) -> Object {
@@ -138,6 +143,8 @@ named! {
     Capability = word(access::Capability::ALL.map(access::Capability::name));
     /// Why a delivery was given up.
     DeadCause = word(DEAD_CAUSES.iter().map(|(_, name)| *name).chain(["unknown"]));
+    /// Why an attempt failed.
+    ErrorCode = word(Cause::ALL.iter().map(|cause| cause.code()));
     /// Conditions on an event's content that all must hold. A member is a path into the
     /// body (`customer.country`, or `/customer/a.b`), `$type` or `$headers.NAME` with a
     /// constant or with operators, or `$and`, `$or`, `$not` with filters.
@@ -184,6 +191,7 @@ fn envelope() -> Object {
         text.description(Some(says))
     };
     let data = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
+    let key = ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Number]));
     ObjectBuilder::new()
         .property("type", words("The event's type."))
         .property(
@@ -192,7 +200,7 @@ fn envelope() -> Object {
         )
         .property(
             "ordering_key",
-            words("Events of one key can be kept in order."),
+            key.description(Some("Events of one key can be kept in order.")),
         )
         .property("data", data.description(Some("What is delivered.")))
         .required("type")
@@ -201,10 +209,11 @@ fn envelope() -> Object {
         .build()
 }
 
-/// The header by which a repeated request is known.
-pub(in crate::api) enum IdempotencyKey {}
+/// The headers of an event: by which a repeated request is known, and what
+/// routes a body that does not say it itself.
+pub(in crate::api) enum EventHeaders {}
 
-impl IntoParams for IdempotencyKey {
+impl IntoParams for EventHeaders {
     fn into_params(_in: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let says = "Requests with one key are one event: the answer is given again.";
         let schema = ObjectBuilder::new()
@@ -213,7 +222,20 @@ impl IntoParams for IdempotencyKey {
             .max_length(Some(IDEMPOTENCY_KEY_BYTES_MAX))
             .pattern(Some("^[ -~]+$"))
             .examples(["invoice-5-paid"]);
-        vec![header("idempotency-key", says, schema.build())]
+        let routed =
+            |says| format!("{says}, for a body that does not say it (`[ingest.headers]`).");
+        let names = HeaderNames::default();
+        // An empty one is none.
+        let key = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .max_length(Some(ORDERING_KEY_BYTES_MAX))
+            .build();
+        vec![
+            header("idempotency-key", says, schema.build()),
+            header(&names.event_type, &routed("The event's type"), segment()),
+            header(&names.id, &routed("Its id"), segment()),
+            header(&names.ordering_key, &routed("Its ordering key"), key),
+        ]
     }
 }
 

@@ -12,15 +12,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use posthaste_core::endpoint::Endpoint;
+use posthaste_core::endpoint::{Endpoint, Verify};
 use posthaste_core::event::check_tenant;
 use posthaste_core::id::EndpointId;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
-use utoipa::{PartialSchema as _, ToSchema};
+use utoipa::ToSchema;
 
 use super::{
     Created, NewEndpoint, Recovery, Shown, check_uid, filled, filter_of, find, headers, make,
@@ -30,19 +28,62 @@ use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
 use crate::api::document::codes;
-use crate::api::document::values::{IfMatch, nullable};
+use crate::api::document::values::IfMatch;
 use crate::api::problem::{Problem, Segments};
 use crate::api::signing::Signing;
+use crate::api::verification::{Verification, ask, settle};
 use crate::control::CommandError;
+
+mod described;
+
+use described::{EndpointPatch, EndpointReplacement};
 
 /// The version of an endpoint, as `If-Match` takes it.
 pub(super) fn tag(endpoint: &Endpoint) -> [(HeaderName, String); 1] {
     [(header::ETAG, format!("\"{}\"", endpoint.version))]
 }
 
+/// An endpoint, and what asking its receiver came to, if it was asked.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EndpointAnswer)]
+pub(in crate::api) struct Answered {
+    #[serde(flatten)]
+    endpoint: Shown,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    verification: Option<Verification>,
+}
+
 /// An endpoint as it stands, with its version.
 pub(super) fn answer(endpoint: &Endpoint) -> Response {
-    (tag(endpoint), Json(shown(endpoint))).into_response()
+    answer_asked(endpoint, None)
+}
+
+/// … and what asking its receiver came to.
+pub(in crate::api) fn answer_asked(
+    endpoint: &Endpoint,
+    verification: Option<Verification>,
+) -> Response {
+    let answered = Answered {
+        endpoint: shown(endpoint),
+        verification,
+    };
+    (tag(endpoint), Json(answered)).into_response()
+}
+
+/// Answers a change; asks the receiver first, if that is one nobody has asked.
+async fn answer_changed(
+    api: &Api,
+    caller: &Caller,
+    before: &Endpoint,
+    changed: Endpoint,
+) -> Response {
+    let same = before.url == changed.url && before.verify == changed.verify;
+    if same || !changed.is_unverified() {
+        return answer(&changed);
+    }
+    let (changed, verification) = settle(api, caller, changed).await;
+    answer_asked(&changed, verification)
 }
 
 /// Changes what the body names; `null` brings a member's default back (RFC
@@ -58,10 +99,11 @@ pub(super) fn answer(endpoint: &Endpoint) -> Response {
         (
             status = 200,
             description = "The endpoint as it is now.",
-            body = Shown,
+            body = Answered,
             headers(("etag" = String, description = "Its version, for `if-match`.")),
         ),
         codes::UidTaken,
+        codes::UnreadableHeader,
         codes::VersionConflict,
         codes::Invalid,
         codes::Unavailable,
@@ -82,6 +124,7 @@ pub async fn patch(
     };
     let patch = Value::Object(patch);
     let place = Place::new(&api, &tenant, &name, based);
+    let before = place.present()?;
     let changed = place
         .change(&caller, |present| {
             let mut settings = NewEndpoint::from(present);
@@ -93,7 +136,7 @@ pub async fn patch(
             remade(&api, present, settings, filter)
         })
         .await?;
-    Ok(answer(&changed))
+    Ok(answer_changed(&api, &caller, &before, changed).await)
 }
 
 /// Replaces all that can be changed, or makes an endpoint of that uid.
@@ -108,7 +151,7 @@ pub async fn patch(
         (
             status = 200,
             description = "The endpoint as it is now.",
-            body = Shown,
+            body = Answered,
             headers(("etag" = String, description = "Its version, for `if-match`.")),
         ),
         (
@@ -150,12 +193,60 @@ pub async fn replace(
         return make(&api, tenant, settings_of(settings, filter)?, &caller).await;
     }
     let place = Place::new(&api, &tenant, &name, based);
+    let before = place.present()?;
     let changed = place
         .change(&caller, |present| {
             remade(&api, present, settings.clone(), filter.clone())
         })
         .await?;
-    Ok(answer(&changed))
+    Ok(answer_changed(&api, &caller, &before, changed).await)
+}
+
+/// Lets a disabled endpoint have deliveries again, by id or uid: what it holds
+/// first of all. One that asks for a challenge has to answer it before.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/enable",
+    operation_id = "enable_endpoint",
+    tag = "Endpoints",
+    params(IfMatch),
+    responses(
+        (
+            status = 200,
+            description = "The endpoint as it is now.",
+            body = Answered,
+            headers(("etag" = String, description = "Its version, for `if-match`.")),
+        ),
+        codes::VersionConflict,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
+pub async fn enable(
+    State(api): State<Arc<Api>>,
+    Segments((tenant, name)): Segments<(String, String)>,
+    caller: Caller,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let place = Place::named(&api, &tenant, &name, &headers)?;
+    let before = place.present()?;
+    let mut verification = None;
+    if before.disabled && before.verify == Verify::Challenge {
+        verification = ask(&api, &before).await;
+        if let Some(failed) = verification.take_if(|asked| !asked.passed) {
+            return Err(failed.into_problem());
+        }
+    }
+    let changed = place
+        .change(&caller, |present| {
+            let asked = present.url == before.url && present.verify == before.verify;
+            match asked || present.verify != Verify::Challenge {
+                true => Ok(present.clone().enabled()),
+                false => Err(Problem::version_conflict(present.version)),
+            }
+        })
+        .await?;
+    Ok(answer_asked(&changed, verification))
 }
 
 /// Deletes an endpoint, by id or uid. What waits for it is cancelled.
@@ -190,58 +281,6 @@ pub async fn delete(
     }
 }
 
-/// [`NewEndpoint`] as PUT takes it: with `version`.
-enum EndpointReplacement {}
-
-/// [`NewEndpoint`] as PATCH takes it: each member may be absent, or `null`.
-enum EndpointPatch {}
-
-impl utoipa::PartialSchema for EndpointReplacement {
-    fn schema() -> RefOr<Schema> {
-        changing(false)
-    }
-}
-
-impl ToSchema for EndpointReplacement {
-    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        NewEndpoint::schemas(schemas);
-    }
-}
-
-impl utoipa::PartialSchema for EndpointPatch {
-    fn schema() -> RefOr<Schema> {
-        changing(true)
-    }
-}
-
-impl ToSchema for EndpointPatch {
-    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        NewEndpoint::schemas(schemas);
-    }
-}
-
-fn changing(is_patch: bool) -> RefOr<Schema> {
-    let RefOr::T(Schema::Object(mut object)) = NewEndpoint::schema() else {
-        return NewEndpoint::schema();
-    };
-    object.description = None;
-    if is_patch {
-        object.required.clear();
-        for schema in object.properties.values_mut() {
-            *schema = nullable(schema.clone());
-        }
-    }
-    let version = ObjectBuilder::new()
-        .schema_type(Type::Integer)
-        .minimum(Some(0))
-        .description(Some("The version it is based on, instead of `if-match`."));
-    let version = Schema::Object(version.build());
-    object
-        .properties
-        .insert("version".to_owned(), version.into());
-    RefOr::T(Schema::Object(object))
-}
-
 /// What of a body must stay as it is written: a number read into a [`Value`] is
 /// rounded.
 #[derive(Deserialize)]
@@ -269,7 +308,13 @@ impl<'a> Place<'a> {
         Ok(Self::new(api, tenant, name, based(headers, None)?))
     }
 
-    fn new(api: &'a Api, tenant: &'a str, name: &'a str, based: Option<u64>) -> Self {
+    /// Based on whatever is there, or on a version of it.
+    pub(in crate::api) fn new(
+        api: &'a Api,
+        tenant: &'a str,
+        name: &'a str,
+        based: Option<u64>,
+    ) -> Self {
         Self {
             api,
             tenant,
@@ -317,12 +362,20 @@ fn based(
     headers: &HeaderMap,
     body: Option<&mut Map<String, Value>>,
 ) -> Result<Option<u64>, Problem> {
-    let in_body = body.and_then(|body| body.remove("version"));
-    if let Some(version) = in_body {
-        let version = version.as_u64();
-        let wanted = || Problem::invalid("version", "expected the `version` of an answer");
-        return version.map(Some).ok_or_else(wanted);
-    }
+    let tagged = tagged(headers)?;
+    let Some(in_body) = body.and_then(|body| body.remove("version")) else {
+        return Ok(tagged);
+    };
+    let version = in_body.as_u64();
+    let fits = version.filter(|version| tagged.is_none_or(|tagged| tagged == *version));
+    let wanted = || {
+        let wanted = "expected the `version` of an answer, and the one `if-match` names";
+        Problem::invalid("version", wanted)
+    };
+    fits.map(Some).ok_or_else(wanted)
+}
+
+fn tagged(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let Some(tag) = headers.get(header::IF_MATCH) else {
         return Ok(None);
     };
@@ -363,7 +416,8 @@ fn remade(
         return Err(Problem::invalid("start_at", wanted));
     }
     check_uid(api, &present.tenant, &new.uid, Some(present.id))?;
-    filled(api, present.to_proto(), Some(present), new)
+    let changed = filled(api, present.to_proto(), Some(present), new)?;
+    Ok(changed.with_trust_of(Some(present)))
 }
 
 fn settings_of(settings: Value, filter: Option<Box<RawValue>>) -> Result<NewEndpoint, Problem> {
@@ -423,6 +477,7 @@ impl From<&Endpoint> for NewEndpoint {
                 true => Recovery::Fifo,
                 false => Recovery::LiveFirst,
             },
+            verify: endpoint.verify,
         }
     }
 }

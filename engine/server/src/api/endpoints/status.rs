@@ -1,4 +1,4 @@
-//! Whether an endpoint takes deliveries: pause and resume, disable and enable.
+//! Whether an endpoint takes deliveries: pause and resume, and disable.
 //!
 //! While it is paused what it wants is held in the lane, and expires there as it
 //! would anyhow; while it is disabled it wants nothing.
@@ -202,43 +202,6 @@ pub async fn disable(
                 true => present.disabled_reason.clone(),
                 false => reason.clone(),
             },
-            ..present.clone()
-        })
-    });
-    Ok(answer(&changed.await?))
-}
-
-/// Lets a disabled endpoint have deliveries again, by id or uid: what it holds
-/// first of all.
-#[utoipa::path(
-    post,
-    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/enable",
-    operation_id = "enable_endpoint",
-    tag = "Endpoints",
-    params(IfMatch),
-    responses(
-        (
-            status = 200,
-            description = "The endpoint as it is now.",
-            body = Shown,
-            headers(("etag" = String, description = "Its version, for `if-match`.")),
-        ),
-        codes::VersionConflict,
-        codes::Invalid,
-        codes::Unavailable,
-    ),
-)]
-pub async fn enable(
-    State(api): State<Arc<Api>>,
-    Segments((tenant, name)): Segments<(String, String)>,
-    caller: Caller,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let place = Place::named(&api, &tenant, &name, &headers)?;
-    let changed = place.change(&caller, |present| {
-        Ok(Endpoint {
-            disabled: false,
-            disabled_reason: String::new(),
             ..present.clone()
         })
     });

@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use posthaste_core::content::View;
@@ -17,12 +16,13 @@ use posthaste_core::id::event_time;
 use posthaste_core::limits::{EVENT_SHOWN_BYTES_MAX, LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX};
 use posthaste_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use utoipa::ToSchema;
 
 use crate::api::Api;
 use crate::api::dead_letters::read_time;
 use crate::api::deliveries::record::{self, Trace, trace};
 use crate::api::deliveries::{Entry, add, judge};
+use crate::api::document::{codes, values};
 use crate::api::look::{
     Ahead, Bound, Budget, CLOCKS_APART, Cursor, Key, Piece, before, cut, partitions, sources, turn,
 };
@@ -31,45 +31,56 @@ use crate::api::problem::{Asked, Problem, Segments};
 use crate::config::format_rfc3339_millis;
 use crate::log::{LogError, Record, TopicPartition};
 
-/// The routes, but for the one that events are published to as well.
-#[expect(clippy::disallowed_methods, reason = "described next")]
-pub(in crate::api) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/v1/events", get(list))
-        .route("/v1/events/{event}", get(show))
-        .route("/v1/tenants/{tenant}/events/{event}", get(show_of_tenant))
-}
-
 /// Which events, and which page of them.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Listing {
+    /// Of that tenant alone.
+    #[param(nullable = false)]
     tenant: Option<String>,
+    /// Of that type.
     #[serde(rename = "type")]
+    #[param(nullable = false)]
     event_type: Option<String>,
     /// By their records' times: a UTC time, or how long ago.
+    #[param(value_type = Option<values::Moment>, nullable = false)]
     since: Option<String>,
+    /// … and before then.
+    #[param(value_type = Option<values::Moment>, nullable = false)]
     until: Option<String>,
+    #[param(schema_with = values::page_limit::<LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX>)]
     limit: Option<usize>,
+    /// The `next_cursor` of the page before.
+    #[param(nullable = false)]
     cursor: Option<String>,
 }
 
 /// Where an event is looked for whose id does not tell.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Lookup {
+    /// Of that tenant alone.
+    #[param(nullable = false)]
     tenant: Option<String>,
+    /// Look no further back, where the id does not tell: a UTC time, or how long ago.
+    #[param(value_type = Option<values::Moment>, nullable = false)]
     since: Option<String>,
+    /// … and only before then.
+    #[param(value_type = Option<values::Moment>, nullable = false)]
     until: Option<String>,
 }
 
 /// An event as a list shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ListedEvent)]
 struct Item {
     id: String,
     tenant: String,
     #[serde(rename = "type")]
     event_type: String,
+    #[schema(value_type = values::Time)]
     at: String,
     topic: String,
     partition: u32,
@@ -78,7 +89,8 @@ struct Item {
 }
 
 /// An event as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Event)]
 struct Shown {
     #[serde(flatten)]
     item: Item,
@@ -98,16 +110,41 @@ struct Shown {
     ended_by: Option<Bound>,
 }
 
-#[derive(Debug, Serialize)]
+/// A header of an event's record.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RecordHeader)]
 struct Header {
     name: String,
     value: String,
 }
 
-#[derive(Debug, Serialize)]
+/// A delivery without attempts on record.
+#[derive(Debug, Serialize, ToSchema)]
 struct NotAttempted {
     id: String,
     endpoint: String,
+}
+
+/// A page of events.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventPage)]
+struct Events {
+    data: Vec<Item>,
+    has_more: bool,
+    /// For the next page; `null` on the last one.
+    next_cursor: Option<String>,
+    scanned: Scanned,
+}
+
+/// How far a look came.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventsScanned)]
+struct Scanned {
+    /// What came since then was looked at; `null` when all there is.
+    #[schema(value_type = Option<values::Time>)]
+    since: Option<String>,
+    /// What ended the look before it had seen all; `next_cursor` goes on.
+    ended_by: Option<Bound>,
 }
 
 /// An event and its record.
@@ -124,6 +161,18 @@ struct Range {
 }
 
 /// Lists events, the newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    operation_id = "list_events",
+    tag = "Events",
+    params(Listing),
+    responses(
+        (status = 200, description = "A page of them.", body = Events),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn list(
     State(api): State<Arc<Api>>,
     Asked(listing): Asked<Listing>,
@@ -131,7 +180,19 @@ pub async fn list(
     page(&api, listing).await
 }
 
-/// … of one tenant.
+/// Lists events of one tenant, the newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/events",
+    operation_id = "list_events_of_tenant",
+    tag = "Events",
+    params(Listing),
+    responses(
+        (status = 200, description = "A page of them.", body = Events),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn list_of_tenant(
     State(api): State<Arc<Api>>,
     Segments(tenant): Segments<String>,
@@ -143,6 +204,18 @@ pub async fn list_of_tenant(
 }
 
 /// One event, and what became of it.
+#[utoipa::path(
+    get,
+    path = "/v1/events/{event}",
+    operation_id = "get_event",
+    tag = "Events",
+    params(Lookup),
+    responses(
+        (status = 200, description = "The event.", body = Shown),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn show(
     State(api): State<Arc<Api>>,
     Segments(id): Segments<String>,
@@ -151,7 +224,19 @@ pub async fn show(
     answer(&api, &id, lookup).await
 }
 
-/// … of one tenant.
+/// One event of one tenant, and what became of it.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant}/events/{event}",
+    operation_id = "get_event_of_tenant",
+    tag = "Events",
+    params(Lookup),
+    responses(
+        (status = 200, description = "The event.", body = Shown),
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
 pub async fn show_of_tenant(
     State(api): State<Arc<Api>>,
     Segments((tenant, id)): Segments<(String, String)>,
@@ -218,14 +303,19 @@ async fn page(api: &Api, listing: Listing) -> Result<Response, Problem> {
             break;
         }
     }
-    cursor.looked(&back);
-    let reached = back.reached().map(format_rfc3339_millis);
+    cursor.looked(&back)?;
+    let reached = back.reached().map(|at| format_rfc3339_millis(at.min(now)));
     let (data, next) = cut(items, cursor, limit);
     let next_cursor = next.map(|cursor| cursor.to_string());
-    let answer = json!({
-        "data": data, "has_more": next_cursor.is_some(), "next_cursor": next_cursor,
-        "scanned": {"since": reached, "ended_by": back.ended_by},
-    });
+    let answer = Events {
+        data,
+        has_more: next_cursor.is_some(),
+        next_cursor,
+        scanned: Scanned {
+            since: reached,
+            ended_by: back.ended_by,
+        },
+    };
     Ok(Json(answer).into_response())
 }
 
@@ -304,7 +394,7 @@ async fn find(api: &Api, id: &str, tenant: Option<&str>, range: Range) -> Result
     Err(Problem::not_found(match (back.ended_by, back.reached()) {
         (Some(_), Some(reached)) => format!(
             "no such event since {}: before that was not looked; `since` and `until` say where to",
-            format_rfc3339_millis(reached)
+            format_rfc3339_millis(reached.min(api.clock.now()))
         ),
         _ => "no such event, or the log no longer has it".to_owned(),
     }))

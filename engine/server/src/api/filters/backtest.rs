@@ -67,7 +67,6 @@ pub(in crate::api) struct Report {
     estimated_per_hour: u64,
     samples: Vec<Sample>,
     /// What ended it before it had read all; `null` when it has.
-    #[schema(required = true)]
     ended_by: Option<Bound>,
     partitions: Vec<Reached>,
 }

@@ -10,6 +10,7 @@ use futures_util::future::try_join_all;
 use posthaste_core::time::Timestamp;
 
 use super::back::{self, Back};
+use crate::api::problem::Problem;
 use crate::log::{Log, LogError, Offset, TopicPartition};
 
 /// Of what an item is, and when it was: its place in the order.
@@ -70,13 +71,20 @@ impl Cursor {
         self.after.is_some()
     }
 
-    /// The stretch reaches down to where the look came.
-    pub(in crate::api) fn looked(&mut self, back: &Back<'_>) {
-        if !self.is_fixed() {
-            for (span, low) in self.spans.iter_mut().zip(back.lows()) {
-                span.low = low;
-            }
+    /// The stretch reaches down to where the look came. One that is asked for
+    /// again has to be seen whole: its page would lose what was not.
+    pub(in crate::api) fn looked(&mut self, back: &Back<'_>) -> Result<(), Problem> {
+        if self.is_fixed() {
+            let slow = "the log answers too slowly for the next page: try again later";
+            return match back.ended_by {
+                Some(_) => Err(Problem::unavailable(slow)),
+                None => Ok(()),
+            };
         }
+        for (span, low) in self.spans.iter_mut().zip(back.lows()) {
+            span.low = low;
+        }
+        Ok(())
     }
 
     /// What follows the stretch; `None` at the end.

@@ -33,7 +33,7 @@ mod tests;
 const READ_BYTES: usize = 4_096;
 
 /// One connection.
-pub(super) struct Http1<S> {
+pub(in crate::send) struct Http1<S> {
     io: S,
     /// What was read and not yet understood.
     unread: Vec<u8>,
@@ -52,7 +52,7 @@ enum Unanswered {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
-    pub(super) fn new(io: S) -> Self {
+    pub(in crate::send) fn new(io: S) -> Self {
         Self {
             io,
             unread: Vec::new(),
@@ -75,7 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
 
     /// Sends a request and reads its response, the body within a bound of its
     /// own: the verdict falls with the head.
-    pub(super) async fn attempt(
+    pub(in crate::send) async fn attempt(
         &mut self,
         request: &Message,
         now: Timestamp,

@@ -184,11 +184,16 @@ impl Server {
         self.log.lock().unwrap().clone()
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.process.id().to_string();
+        let told = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(told.unwrap().success());
+    }
+
     /// Tells it to stop and waits until it has, in order.
     pub(crate) fn stop(mut self) -> String {
-        let pid = self.process.id().to_string();
-        let told = Command::new("kill").args(["-s", "TERM", &pid]).status();
-        assert!(told.unwrap().success());
+        self.signal("TERM");
         let mut status = None;
         eventually("it ends", || {
             status = self.process.try_wait().unwrap();
@@ -257,7 +262,7 @@ impl Api {
         let length = body.len();
         write!(
             stream,
-            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
              {headers}content-length: {length}\r\n\r\n"
         )
         .unwrap();

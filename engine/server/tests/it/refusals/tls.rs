@@ -18,14 +18,29 @@ use super::program::{Server, embedded, eventually, file};
 use crate::contract::place;
 use crate::receiver::read_request;
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+/// Vouches for whom it is asked to.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         Self(CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    /// Its own certificate.
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate of this machine, and its key.
+    pub(crate) fn leaf(&self) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let names = ["127.0.0.1", "localhost"].map(ToOwned::to_owned);
+        let params = CertificateParams::new(names.to_vec()).unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        (certificate.pem(), key.serialize_pem())
     }
 
     fn server(&self) -> Arc<ServerConfig> {
@@ -107,7 +122,7 @@ async fn a_certificate_nobody_vouches_for_fails_attempts_and_loses_nothing() {
     };
     let owed = |server: &Server| server.api.metric("posthaste_owner_owed_deliveries");
 
-    let other = file(&strange.0.pem());
+    let other = file(&strange.pem());
     let server = Server::start(&config(&other));
     server.api.endpoint("acme", &format!("https://{at}/hooks"));
     let headers = "webhook-type: order.made\r\nwebhook-id: evt-1\r\n";
@@ -126,7 +141,7 @@ async fn a_certificate_nobody_vouches_for_fails_attempts_and_loses_nothing() {
         ("evt-1", 1, 0, "tls_error")
     );
 
-    let right = file(&theirs.0.pem());
+    let right = file(&theirs.pem());
     let server = Server::start(&config(&right));
     eventually("it is delivered after all", || {
         !taken.lock().unwrap().is_empty()
