@@ -328,9 +328,6 @@ pub const DEAD_RECORD_BYTES_MAX: usize = 256 * 1024;
 pub const DEAD_PAGE_DEFAULT: usize = 50;
 /// Most on one page.
 pub const DEAD_PAGE_MAX: usize = 250;
-/// Most that are redriven by one request, within [`APPEND_BATCH_BYTES`] and one
-/// delivery.
-pub const REDRIVE_PAGE_MAX: usize = 2_048;
 /// Bytes of one partition of dead letters read at once.
 pub const DEAD_READ_BYTES: usize = 256 * 1024;
 /// Bytes of dead letters read for one page; past it the page ends, and may be
@@ -481,6 +478,7 @@ const _: () = {
     assert!(LOOKUP_TIME_MAX.as_millis() <= CONNECT_TIMEOUT_DEFAULT.as_millis());
     assert!(COMMIT_METADATA_MAX <= 4_096);
     assert!(DEAD_PAGE_DEFAULT <= DEAD_PAGE_MAX);
+    assert!(REPLAY_RATE_DEFAULT <= REPLAY_RATE_MAX);
     assert!(BACKTEST_SAMPLES_DEFAULT <= BACKTEST_SAMPLES_MAX);
     assert!(VERIFICATION_TIME_MAX.as_millis() <= TIMEOUT_MAX.as_millis());
     // The longest form of an answer is JSON.

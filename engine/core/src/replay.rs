@@ -23,7 +23,7 @@ pub struct Place {
 
 /// Whether an operation brings an event to its endpoint again: the operation
 /// wants it, and, unless somebody named it, so does the endpoint. A filter that
-/// cannot be decided lets it pass, as for first attempts.
+/// cannot be decided lets nothing pass, as for first attempts.
 pub fn is_wanted(
     operation: &Operation,
     endpoint: &Endpoint,
@@ -40,7 +40,7 @@ pub fn is_wanted(
 }
 
 fn passes(filter: Option<&Filter>, event: &View<'_>) -> bool {
-    filter.is_none_or(|filter| filter.judge(event) != Truth::No)
+    filter.is_none_or(|filter| filter.judge(event) == Truth::Yes)
 }
 
 /// The delivery that brings an event again. The owner says what it follows.

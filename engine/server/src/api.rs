@@ -39,6 +39,7 @@ mod host;
 mod idempotency;
 mod keys;
 mod look;
+pub mod operations;
 mod page;
 mod portal;
 pub mod problem;
@@ -132,9 +133,38 @@ impl Api {
     }
 }
 
+/// What endpoints' owners are asked for.
+fn asked() -> Routes {
+    use operations::{lane, replay, resend, routes as operation};
+    Routes::default()
+        .with(routes!(replay::create))
+        .with(routes!(replay::create_for))
+        .with(routes!(resend::create))
+        .with(routes!(resend::create_for))
+        .with(routes!(lane::cancel))
+        .with(routes!(lane::retry_now))
+        .with(routes!(lane::probe))
+        .with(routes!(deliveries::again::retry))
+        .with(routes!(deliveries::again::retry_of_tenant))
+        .with(routes!(deliveries::again::cancel))
+        .with(routes!(deliveries::again::cancel_of_tenant))
+        .with(routes!(events::again::replay))
+        .with(routes!(events::again::replay_of_tenant))
+        .with(routes!(operation::list))
+        .with(routes!(operation::list_of_tenant))
+        .with(routes!(operation::show))
+        .with(routes!(operation::show_of_tenant))
+        .with(routes!(operation::pause))
+        .with(routes!(operation::pause_of_tenant))
+        .with(routes!(operation::resume))
+        .with(routes!(operation::resume_of_tenant))
+        .with(routes!(operation::cancel))
+        .with(routes!(operation::cancel_of_tenant))
+}
+
 /// The routes, each with its description.
 fn described() -> Routes {
-    Routes::default()
+    asked()
         .with(routes!(events::read::list))
         .with(routes!(events::read::show))
         .with(routes!(events::read::list_of_tenant, events::publish))
@@ -170,6 +200,9 @@ fn described() -> Routes {
         ))
         .with(routes!(endpoints::change::enable))
         .with(routes!(verification::verify))
+        .with(routes!(endpoints::status::disable))
+        .with(routes!(endpoints::status::pause))
+        .with(routes!(endpoints::status::resume))
         .with(routes!(secrets::list))
         .with(routes!(secrets::rotate))
         .with(routes!(secrets::delete))
@@ -177,7 +210,7 @@ fn described() -> Routes {
         .with(routes!(filters::evaluate))
         .with(routes!(filters::backtest))
         .with(routes!(dead_letters::list))
-        .with(routes!(dead_letters::redrive))
+        .with(routes!(dead_letters::redrive::redrive))
         .with(routes!(keys::list, keys::create))
         .with(routes!(keys::revoke))
         .with(routes!(portal::create))

@@ -31,11 +31,14 @@ mod endpoints;
 mod event_types;
 mod events;
 mod filters;
+mod follow;
 mod keys;
+mod operations;
 mod out;
 mod pages;
 mod progress;
 mod publish;
+mod replay;
 mod secrets;
 mod table;
 mod tenants;
@@ -106,7 +109,7 @@ Runs until SIGTERM or Ctrl-C, then answers what is under way.")]
     /// See events delivered: the embedded log, a receiver that verifies, sample
     /// events, and a live table.
     Dev(dev::Options),
-    /// Make, list, enable and delete endpoints.
+    /// Make, list, pause, enable and delete endpoints.
     #[command(subcommand)]
     Endpoints(endpoints::Command),
     /// Say what tenants are, and list them.
@@ -130,6 +133,13 @@ Runs until SIGTERM or Ctrl-C, then answers what is under way.")]
     /// List and redrive what was given up.
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Look at what was asked of endpoints' owners, and steer it.
+    #[command(subcommand)]
+    Operations(operations::Command),
+    /// Bring an endpoint past events again.
+    Replay(replay::Replay),
+    /// Send an endpoint one event again.
+    Resend(replay::Resend),
     /// Look after endpoints' signing secrets.
     #[command(subcommand)]
     Secrets(secrets::Command),
@@ -248,6 +258,9 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Attempts(command) => deliveries::run_attempts(command).await,
         Command::Events(command) => events::run(command).await,
         Command::Dead(command) => dead::run(command).await,
+        Command::Operations(command) => operations::run(command).await,
+        Command::Replay(options) => replay::replay(options).await,
+        Command::Resend(options) => replay::resend(options).await,
         Command::Secrets(command) => secrets::run(command).await,
         Command::Filters(command) => filters::run(command).await,
         Command::Publish(options) => publish::run(options).await,

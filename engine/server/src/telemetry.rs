@@ -171,10 +171,10 @@ pub const CONTROL_UNKNOWN_POLICIES: Metric = gauged(
     "posthaste_control_unknown_policy_endpoints",
     "Endpoints whose retry policy is not in the configuration; `standard` serves them.",
 );
-/// Dead letters brought again.
-pub const API_REDRIVEN: Metric = counted(
-    "posthaste_api_redriven_deliveries_total",
-    "Deliveries of dead letters that were brought again.",
+/// Operations that were asked for.
+pub const API_OPERATIONS: Metric = counted(
+    "posthaste_api_operations_total",
+    "Operations that endpoints' owners were asked for.",
 );
 /// Events taken by HTTP.
 pub const API_EVENTS: Metric = counted(
@@ -209,7 +209,7 @@ pub const NAMES: &[Metric] = &[
     OWNER_LANE_PASSED,
     CONTROL_UNKNOWN_POLICIES,
     API_EVENTS,
-    API_REDRIVEN,
+    API_OPERATIONS,
 ];
 
 /// Bounds of the duration histograms, in seconds.
@@ -442,9 +442,9 @@ pub fn endpoints(count: usize) {
     gauge!(CONTROL_ENDPOINTS.name).set(level(count));
 }
 
-/// So many dead letters' deliveries were brought again.
-pub fn redriven(count: u64) {
-    counter!(API_REDRIVEN.name).increment(count);
+/// An operation was asked for.
+pub fn api_operation() {
+    counter!(API_OPERATIONS.name).increment(1);
 }
 
 /// An event came by HTTP.

@@ -41,6 +41,16 @@ pub const BACKTEST_SAMPLES_DEFAULT: usize = 20;
 /// Most it shows.
 pub const BACKTEST_SAMPLES_MAX: usize = 250;
 
+/// Why an operator disables an endpoint, in their words.
+pub const DISABLED_REASON_BYTES_MAX: usize = 256;
+/// Deliveries a replay or a redrive writes a second unless the request says
+/// otherwise: what most endpoints take beside what comes …
+pub const REPLAY_RATE_DEFAULT: u32 = 500;
+/// … and at most.
+pub const REPLAY_RATE_MAX: u32 = 100_000;
+/// Endpoints whose owners one request asks for something.
+pub const OPERATIONS_PER_REQUEST_MAX: usize = 100;
+
 /// Receivers asked at once, by a ping or a challenge, in one process; a further
 /// one is not asked, and its caller told so.
 pub const VERIFICATIONS_MAX: usize = 32;

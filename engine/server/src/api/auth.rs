@@ -47,7 +47,13 @@ const TENANTS: &str = "/v1/tenants/{tenant}";
 const SHARED: &str = "/v1/event_types";
 
 /// What certain calls need: a method, or any, and what a route begins with.
-const NEEDS: [(Option<Method>, &str, Need); 5] = [
+const NEEDS: [(Option<Method>, &str, Need); 13] = [
+    // Before the row of what it begins with.
+    (
+        Some(Method::POST),
+        "/v1/tenants/{tenant}/events/{event}",
+        Need::Endpoints,
+    ),
     (
         Some(Method::POST),
         "/v1/tenants/{tenant}/events",
@@ -58,7 +64,20 @@ const NEEDS: [(Option<Method>, &str, Need); 5] = [
     // They look, and have a body.
     (Some(Method::POST), "/v1/filters/evaluate", Need::Read),
     (Some(Method::POST), "/v1/filters/backtest", Need::Read),
+    // They ask endpoints' owners for something.
+    (Some(Method::POST), OPERATIONS, Need::Endpoints),
+    (Some(Method::POST), "/v1/operations", Need::Endpoints),
+    (
+        Some(Method::POST),
+        "/v1/tenants/{tenant}/deliveries",
+        Need::Endpoints,
+    ),
+    (Some(Method::POST), "/v1/deliveries", Need::Endpoints),
+    (Some(Method::POST), "/v1/events", Need::Endpoints),
+    (Some(Method::POST), "/v1/replays", Need::Endpoints),
+    (Some(Method::POST), "/v1/resends", Need::Endpoints),
 ];
+const OPERATIONS: &str = "/v1/tenants/{tenant}/operations";
 /// … and those that change a tenant's endpoints.
 const ENDPOINTS: &str = "/v1/tenants/{tenant}/endpoints";
 
@@ -291,6 +310,29 @@ mod tests {
                 "/v1/tenants/{tenant}/endpoints/{endpoint}",
                 Need::Endpoints,
             ),
+            (
+                "POST",
+                "/v1/tenants/{tenant}/endpoints/{endpoint}/pause",
+                Need::Endpoints,
+            ),
+            (
+                "POST",
+                "/v1/tenants/{tenant}/operations/{operation}/cancel",
+                Need::Endpoints,
+            ),
+            (
+                "POST",
+                "/v1/tenants/{tenant}/events/{event}/replay",
+                Need::Endpoints,
+            ),
+            (
+                "POST",
+                "/v1/tenants/{tenant}/deliveries/{delivery}/retry",
+                Need::Endpoints,
+            ),
+            ("GET", "/v1/tenants/{tenant}/operations", Need::Read),
+            ("POST", "/v1/replays", Need::Endpoints),
+            ("POST", "/v1/dead_letters/redrive", Need::Admin),
             ("POST", "/v1/tenants/{tenant}/portal_sessions", Need::Admin),
             ("GET", "/v1/keys", Need::Admin),
             ("GET", "/v1/audit", Need::Admin),

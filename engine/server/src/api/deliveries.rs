@@ -22,6 +22,7 @@ use super::look::{Bound, Budget, Piece, turn};
 use super::problem::{Asked, Problem, Segments};
 use crate::log::{LogError, TopicPartition};
 
+pub mod again;
 mod dead;
 mod find;
 mod lane;

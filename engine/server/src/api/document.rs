@@ -41,7 +41,7 @@ use codes::{
 const BEARER: &str = "bearer";
 
 /// Groups of routes, in the order they are shown.
-const TAGS: [(&str, &str); 11] = [
+const TAGS: [(&str, &str); 12] = [
     (
         "Events",
         "Events in by HTTP, where they do not come from Kafka; and look at them.",
@@ -64,6 +64,10 @@ const TAGS: [(&str, &str); 11] = [
     (
         "Dead letters",
         "What was given up: look at it, and bring it again.",
+    ),
+    (
+        "Operations",
+        "What endpoints' owners are asked for: replays, redrives, cancellations.",
     ),
     ("Access", "API keys, portal tokens, and who changed what."),
     (
@@ -92,7 +96,7 @@ const fn part(name: &'static str, says: &'static str) -> Segment {
 }
 
 /// What the parts of paths mean.
-const SEGMENTS: [Segment; 8] = [
+const SEGMENTS: [Segment; 9] = [
     Segment {
         name: "tenant",
         says: "A tenant: visible ASCII without `/`, 1 to 128 bytes.",
@@ -104,6 +108,7 @@ const SEGMENTS: [Segment; 8] = [
     ),
     part("endpoint", "An endpoint's id, or its uid."),
     part("event", "An event's id, the `webhook-id`."),
+    part("operation", "An operation's id."),
     part("delivery", "A delivery's id."),
     part("attempt", "An attempt's id."),
     part("secret", "A secret's id."),

@@ -23,6 +23,7 @@ use super::Api;
 use super::auth::Caller;
 use super::body::{Whole, read_json};
 use super::document::{codes, values};
+use super::operations::replay::Begun;
 use super::page::{Page, Paging};
 use super::problem::{Asked, Problem, Segments};
 use super::secrets::seal;
@@ -34,6 +35,8 @@ use crate::control::By;
 
 pub mod change;
 mod headers;
+mod start;
+pub mod status;
 
 pub(in crate::api) use change::{Place, answer_asked, based, changing, merge};
 
@@ -76,6 +79,11 @@ struct NewEndpoint {
     /// How its deliveries are signed.
     #[serde(default)]
     signing: Option<Signing>,
+    /// From when on it gets events: what came since then is replayed to it. From
+    /// now on when it is absent.
+    #[serde(default, serialize_with = "nothing")]
+    #[schema(value_type = Option<values::Moment>, write_only)]
+    start_at: Option<String>,
     /// Headers of its requests, beside Posthaste's own.
     #[serde(default)]
     headers: BTreeMap<String, String>,
@@ -190,6 +198,7 @@ type Endpoints = Page<Shown>;
 #[serde(rename_all = "snake_case")]
 enum Status {
     Active,
+    Paused,
     Disabled,
 }
 
@@ -203,6 +212,10 @@ struct Created<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     verification: Option<Verification>,
+    /// Brings the events since `start_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    operation: Option<Begun>,
 }
 
 /// Makes an endpoint. The answer is the only one that shows the secret.
@@ -238,7 +251,7 @@ pub async fn create(
 async fn make(
     api: &Api,
     tenant: String,
-    new: NewEndpoint,
+    mut new: NewEndpoint,
     caller: &Caller,
 ) -> Result<Response, Problem> {
     let registry = Arc::clone(&api.endpoints.registry().borrow());
@@ -247,14 +260,17 @@ async fn make(
         return Err(Problem::conflict("too_many_endpoints", most));
     }
     check_uid(api, &tenant, &new.uid, None)?;
+    let start_at = start::read(api, new.start_at.take())?;
     let (endpoint, secret) = build(api, tenant, new)?;
     let endpoint = api.endpoints.put(&endpoint, &caller.by()).await?;
     withdraw_second(api, &endpoint, &caller.by()).await?;
     let (endpoint, verification) = settle(api, caller, endpoint).await;
+    let operation = start::begin(api, &endpoint, start_at.as_deref(), caller).await?;
     let created = Created {
         endpoint: shown(&endpoint),
         secret: &secret,
         verification,
+        operation,
     };
     let tag = change::tag(&endpoint);
     Ok((StatusCode::CREATED, tag, Json(created)).into_response())
@@ -400,9 +416,10 @@ fn shown(endpoint: &Endpoint) -> Shown {
         tenant: endpoint.tenant.clone(),
         url: endpoint.url.clone(),
         description: endpoint.description.clone(),
-        status: match endpoint.disabled {
-            true => Status::Disabled,
-            false => Status::Active,
+        status: match (endpoint.disabled, endpoint.paused) {
+            (true, _) => Status::Disabled,
+            (false, true) => Status::Paused,
+            (false, false) => Status::Active,
         },
         event_types: texts(&endpoint.event_types),
         exclude_event_types: texts(&endpoint.exclude_event_types),
@@ -485,4 +502,24 @@ pub(super) fn find(api: &Api, tenant: &str, name: &str) -> Result<Arc<Endpoint>,
         })
         .cloned()
         .ok_or_else(|| Problem::not_found("no such endpoint"))
+}
+
+/// Any tenant's endpoint, by its id, or by its uid together with its tenant.
+pub(super) fn find_any(
+    api: &Api,
+    param: &'static str,
+    tenant: Option<&str>,
+    name: &str,
+) -> Result<Arc<Endpoint>, Problem> {
+    if let Some(tenant) = tenant {
+        return find(api, tenant, name);
+    }
+    let Ok(id) = name.parse::<EndpointId>() else {
+        let wanted = "expected an endpoint's id, or its uid together with its `tenant`";
+        return Err(Problem::invalid(param, wanted));
+    };
+    let registry = Arc::clone(&api.endpoints.registry().borrow());
+    let found = registry.index(id).and_then(|ix| registry.endpoint(ix));
+    let none = || Problem::not_found("no such endpoint");
+    found.cloned().ok_or_else(none)
 }

@@ -34,6 +34,7 @@ use crate::ingest::decode::{headers_of, record_of};
 use crate::log::{AppendError, NewRecord, TopicPartition};
 use crate::telemetry;
 
+pub mod again;
 pub mod read;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";

@@ -20,6 +20,7 @@ use posthaste_core::limits::{
 use posthaste_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
@@ -29,7 +30,7 @@ use super::dead_letters::read_time;
 use super::document::{codes, values};
 use super::problem::Problem;
 
-mod backtest;
+pub(super) mod backtest;
 
 use backtest::{Budget, Range, Wanted};
 
@@ -165,14 +166,24 @@ pub async fn backtest(
     let now = api.clock.now();
     let range = range(asked.since.as_deref(), asked.until.as_deref(), now)?;
     let wanted = wanted(&asked)?;
-    let topics = match &wanted.tenant {
-        Some(tenant) if tenant == SYSTEM_TENANT => vec![api.config.topics.operational()],
-        _ => {
-            let names = api.config.ingest.topics.iter();
-            names.map(|name| ByteString::from(name.as_str())).collect()
-        }
-    };
-    let Ok(_turn) = api.backtests.try_acquire() else {
+    let topics = topics_of(&api, wanted.tenant.as_deref());
+    let (_turn, budget) = budget(&api)?;
+    let report = backtest::run(&*api.log, &api.decoder, &topics, range, &wanted, budget).await?;
+    Ok(Json(report).into_response())
+}
+
+/// Where a tenant's events are read from.
+pub(super) fn topics_of(api: &Api, tenant: Option<&str>) -> Vec<ByteString> {
+    if tenant == Some(SYSTEM_TENANT) {
+        return vec![api.config.topics.operational()];
+    }
+    let names = api.config.ingest.topics.iter();
+    names.map(|name| ByteString::from(name.as_str())).collect()
+}
+
+/// What one reader of the source topics may take, and its turn.
+pub(super) fn budget(api: &Api) -> Result<(SemaphorePermit<'_>, Budget), Problem> {
+    let Ok(turn) = api.backtests.try_acquire() else {
         let busy = format!("{BACKTESTS_MAX} backtests run already: try again later");
         return Err(Problem::unavailable(busy));
     };
@@ -180,11 +191,10 @@ pub async fn backtest(
         bytes: BACKTEST_BYTES_MAX,
         until: Instant::now() + BACKTEST_TIME_MAX,
     };
-    let report = backtest::run(&*api.log, &api.decoder, &topics, range, &wanted, budget).await?;
-    Ok(Json(report).into_response())
+    Ok((turn, budget))
 }
 
-fn read_filter(raw: &RawValue) -> Result<Filter, Problem> {
+pub(super) fn read_filter(raw: &RawValue) -> Result<Filter, Problem> {
     Filter::parse(raw.get()).map_err(|error| Problem::invalid("filter", error.to_string()))
 }
 
@@ -210,25 +220,29 @@ fn wanted(asked: &Backtest) -> Result<Wanted, Problem> {
     if let Some(tenant) = &asked.tenant {
         check_tenant(tenant)?;
     }
-    let invalid = |problem: String| Problem::invalid("event_types", problem);
-    if asked.event_types.len() > EVENT_TYPES_MAX {
-        return Err(invalid(format!("at most {EVENT_TYPES_MAX} patterns")));
-    }
-    let patterns = asked.event_types.iter().map(|text| {
-        let pattern = text.parse::<TypePattern>();
-        pattern.map_err(|error| invalid(error.to_string()))
-    });
     let samples = asked.limit.unwrap_or(BACKTEST_SAMPLES_DEFAULT);
     if samples > BACKTEST_SAMPLES_MAX {
         let most = format!("expected at most {BACKTEST_SAMPLES_MAX}");
         return Err(Problem::invalid("limit", most));
     }
     Ok(Wanted {
-        filter: read_filter(&asked.filter)?,
+        filters: vec![read_filter(&asked.filter)?],
         tenant: asked.tenant.clone(),
-        event_types: patterns.collect::<Result<_, _>>()?,
+        event_types: vec![read_types(&asked.event_types)?],
         samples,
     })
+}
+
+pub(super) fn read_types(texts: &[String]) -> Result<Vec<TypePattern>, Problem> {
+    let invalid = |problem: String| Problem::invalid("event_types", problem);
+    if texts.len() > EVENT_TYPES_MAX {
+        return Err(invalid(format!("at most {EVENT_TYPES_MAX} patterns")));
+    }
+    let patterns = texts.iter().map(|text| {
+        let pattern = text.parse::<TypePattern>();
+        pattern.map_err(|error| invalid(error.to_string()))
+    });
+    patterns.collect()
 }
 
 #[cfg(test)]

@@ -36,6 +36,11 @@ pub(super) struct Page<T> {
 }
 
 impl Paging {
+    /// Of a list whose query says more.
+    pub(super) fn new(limit: Option<usize>, cursor: Option<String>) -> Self {
+        Self { limit, cursor }
+    }
+
     /// The page of all items, which come in any order: theirs is that of their
     /// ids, oldest first. Only those on the page are shown.
     pub(super) fn of<I, S, T>(

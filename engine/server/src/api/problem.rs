@@ -98,6 +98,22 @@ impl Problem {
         }
     }
 
+    /// The same of a field that goes by another name.
+    pub fn about(self, param: &'static str) -> Self {
+        Self {
+            param: Some(param.into()),
+            ..self
+        }
+    }
+
+    /// The same, with more to be said.
+    pub fn with(self, more: &str) -> Self {
+        Self {
+            detail: format!("{}; {more}", self.detail),
+            ..self
+        }
+    }
+
     /// A request that cannot be read.
     pub fn malformed(detail: impl Into<String>) -> Self {
         Self::of(StatusCode::BAD_REQUEST, "malformed", detail)

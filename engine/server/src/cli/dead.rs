@@ -1,19 +1,15 @@
 //! `posthaste dead`.
 
-use std::time::Duration;
-
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
-use posthaste_core::limits::{DEAD_PAGE_MAX, REDRIVE_PAGE_MAX};
+use posthaste_core::limits::DEAD_PAGE_MAX;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
 
 use super::client::{Client, Server};
 use super::endpoints::{encode, text};
-use super::progress::Progress;
-use super::{out, table};
+use super::{follow, operations, out, table};
 
 const PATH: &str = "/v1/dead_letters";
 
@@ -33,9 +29,10 @@ Examples:
   posthaste dead redrive --tenant acme --endpoint billing --since 24h --rate 50/s
   posthaste dead redrive --all
 
-The dead letters stay: redriven twice, an event comes twice, with the same webhook-id. What has no
-delivery, or no endpoint that takes it, is not redriven and counted. When it is interrupted it says
-how to go on where it was.")]
+Makes an operation for each endpoint and follows them; they go on when this command is interrupted:
+`operations list --kind redrive`. The dead letters stay: redriven twice, an event comes twice, with
+the same webhook-id. What has no delivery, or no endpoint that takes it, is not redriven and
+counted.")]
     Redrive(Redrive),
 }
 
@@ -82,16 +79,16 @@ pub(crate) struct Redrive {
     /// Every one there is.
     #[arg(long, conflicts_with_all = ["tenant", "endpoint", "cause", "since", "until"])]
     all: bool,
-    /// At most so many a second, such as `50/s`; as fast as the log takes them
-    /// without it.
+    /// At most so many a second for each endpoint, such as `50/s`: 500 without
+    /// it.
     #[arg(long, value_name = "N/s", value_parser = rate)]
     rate: Option<usize>,
     /// Only count them.
     #[arg(long)]
     dry_run: bool,
-    /// Go on where an interrupted redrive says it was.
+    /// Do not wait for the operations' end.
     #[arg(long)]
-    cursor: Option<String>,
+    no_follow: bool,
     #[command(flatten)]
     server: Server,
     /// Print JSON.
@@ -199,30 +196,32 @@ fn row(letter: &Value) -> Vec<String> {
     ]
 }
 
-/// What a redrive has done so far.
-#[derive(Debug, Default)]
-struct Done {
-    command: String,
-    redriven: u64,
+/// What a redrive has begun, or would begin.
+#[derive(Debug)]
+struct Begun {
+    operations: Vec<Value>,
+    letters: u64,
     /// By why, with the words for it.
     skipped: [(&'static str, &'static str, u64); 3],
 }
 
-impl Done {
+impl Begun {
     fn new() -> Self {
         Self {
+            operations: Vec::new(),
+            letters: 0,
             skipped: [
                 ("no_delivery", "without a delivery to bring", 0),
                 ("endpoint_deleted", "of endpoints that are deleted", 0),
                 ("endpoint_disabled", "of endpoints that are disabled", 0),
             ],
-            ..Self::default()
         }
     }
 
     fn add(&mut self, page: &Value) {
-        self.command = text(&page["command"]);
-        self.redriven += page["redriven"].as_u64().unwrap_or(0);
+        let begun = page["operations"].as_array().into_iter().flatten();
+        self.operations.extend(begun.cloned());
+        self.letters += page["letters"].as_u64().unwrap_or(0);
         for (why, _, count) in &mut self.skipped {
             *count += page["skipped"][*why].as_u64().unwrap_or(0);
         }
@@ -234,20 +233,23 @@ impl Done {
             .iter()
             .map(|(why, _, n)| ((*why).to_owned(), json!(n)));
         json!({
-            "command": self.command,
             "dry_run": dry_run,
-            "redriven": self.redriven,
+            "operations": self.operations,
+            "letters": self.letters,
             "skipped": skipped.collect::<serde_json::Map<_, _>>(),
         })
     }
 
     fn words(&self, dry_run: bool) -> String {
-        let verb = if dry_run {
-            "would be redriven"
+        let mut words = if dry_run {
+            format!("{} would be redriven", self.letters)
         } else {
-            "redriven"
+            let by = match self.operations.len() {
+                1 => "1 operation".to_owned(),
+                count => format!("{count} operations"),
+            };
+            format!("{} come again by {by}", self.letters)
         };
-        let mut words = format!("{} {verb}", self.redriven);
         for (_, what, count) in self.skipped.iter().filter(|(.., count)| *count > 0) {
             words.push_str(&format!("; {count} {what} left"));
         }
@@ -257,7 +259,6 @@ impl Done {
 
 async fn redrive(options: Redrive) -> anyhow::Result<()> {
     let mut client = Client::connect(&options.server).await?;
-    let progress = Progress::new(None, options.json);
     let filter: serde_json::Map<_, _> = options
         .filter
         .pairs()
@@ -267,54 +268,42 @@ async fn redrive(options: Redrive) -> anyhow::Result<()> {
         "filter": filter,
         "all": options.all,
         "dry_run": options.dry_run,
-        // A second's worth, so that the rate is kept to within a second.
-        "limit": options.rate.unwrap_or(REDRIVE_PAGE_MAX).min(REDRIVE_PAGE_MAX),
     });
-    if let Some(cursor) = options.cursor {
-        body["cursor"] = cursor.into();
+    if let Some(rate) = options.rate {
+        body["rate_per_second"] = json!(rate);
     }
-    let started = Instant::now();
-    let mut done = Done::new();
+    let mut begun = Begun::new();
     loop {
         let path = format!("{PATH}/redrive");
         let asked = client.call(Method::POST, &path, &[], body.to_string().into());
-        let page = asked
-            .await
-            .with_context(|| stopped(&done, &body["cursor"]))?;
-        done.add(&page);
-        progress.set(done.redriven, done.words(options.dry_run));
+        let page = asked.await.with_context(|| match begun.operations.len() {
+            0 => "nothing was begun, or not known to be".to_owned(),
+            count => format!("{count} operations were begun, for other endpoints none"),
+        })?;
+        begun.add(&page);
         if page["next_cursor"].is_null() {
             break;
         }
         body["cursor"] = page["next_cursor"].clone();
-        if let Some(rate) = options.rate.filter(|_| !options.dry_run) {
-            sleep_until(started + time_for(done.redriven, rate)).await;
-        }
     }
-    drop(progress);
-    if options.json {
-        out::line(format_args!("{:#}", done.json(options.dry_run)))?;
-    } else {
-        out::line(done.words(options.dry_run))?;
+    let idle = begun.operations.is_empty() || options.no_follow;
+    match options.json {
+        false => out::line(begun.words(options.dry_run))?,
+        true if idle => out::line(format_args!("{:#}", begun.json(options.dry_run)))?,
+        // Where they are followed, they are shown at their end.
+        true => {}
     }
-    Ok(())
-}
-
-/// What was done, and how to do the rest.
-fn stopped(done: &Done, cursor: &Value) -> String {
-    match cursor.as_str() {
-        Some(cursor) => format!(
-            "stopped after {} were redriven; the same words with `--cursor {cursor}` go on",
-            done.redriven
-        ),
-        None => "nothing was redriven, or not known to be".to_owned(),
+    if idle {
+        return Ok(());
     }
-}
-
-/// How long so many take at a rate.
-fn time_for(count: u64, rate: usize) -> Duration {
-    let rate = u64::try_from(rate).unwrap_or(u64::MAX);
-    Duration::from_millis(count.saturating_mul(1_000) / rate)
+    let ids: Vec<_> = begun
+        .operations
+        .iter()
+        .map(|one| text(&one["id"]))
+        .collect();
+    let base = operations::base(None);
+    let ends = follow::to_their_end(&mut client, &base, &ids, options.json).await?;
+    ends.told(options.json)
 }
 
 #[cfg(test)]
@@ -328,24 +317,24 @@ mod tests {
         for bad in ["0/s", "50/m", "fast", "", "-1/s"] {
             assert!(rate(bad).is_err(), "{bad}");
         }
-        assert_eq!(time_for(25, 50), Duration::from_millis(500));
     }
 
     #[test]
-    fn what_was_done_is_told_whole() {
+    fn what_was_begun_is_told_whole() {
         let page = json!({
-            "command": "cmd_1", "redriven": 2,
+            "operations": [{"id": "op_1"}], "letters": 2,
             "skipped": {"no_delivery": 1, "endpoint_deleted": 0, "endpoint_disabled": 3},
         });
-        let mut done = Done::new();
-        done.add(&page);
-        done.add(&page);
+        let mut begun = Begun::new();
+        begun.add(&page);
+        begun.add(&page);
         assert_eq!(
-            done.words(false),
-            "4 redriven; 2 without a delivery to bring left; 6 of endpoints that are disabled left"
+            begun.words(false),
+            "4 come again by 2 operations; 2 without a delivery to bring left; 6 of endpoints that \
+             are disabled left"
         );
-        assert_eq!(Done::new().words(true), "0 would be redriven");
-        assert_eq!(done.json(false)["skipped"]["endpoint_disabled"], 6);
+        assert_eq!(Begun::new().words(true), "0 would be redriven");
+        assert_eq!(begun.json(false)["skipped"]["endpoint_disabled"], 6);
     }
 
     #[test]

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::client::{Client, Server};
 use super::filters::{header, json_or_file, with_filter};
-use super::{dead, out, table};
+use super::{dead, operations, out, table};
+
+mod verbs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -28,6 +30,7 @@ Examples:
       --scheme slack --secret-file secret --verify challenge
   posthaste endpoints create --tenant acme --url https://example.com/hooks \\
       --filter '{\"data.amount\": {\"$gte\": 100}}'      what a filter is: filters evaluate --help
+  posthaste endpoints create --tenant acme --url https://example.com/hooks --start-at 24h
   posthaste endpoints create --tenant acme --url https://example.com/hooks --json | jq -r .secret")]
     Create(Box<Create>),
     /// A tenant's endpoints.
@@ -49,6 +52,8 @@ Examples:
         /// Its id or uid.
         endpoint: String,
     },
+    #[command(flatten)]
+    Verb(verbs::Verb),
     /// Ask an endpoint's receiver again, as `--verify` of `create` says.
     #[command(after_help = "\
 Examples:
@@ -108,6 +113,9 @@ pub(crate) struct Create {
     /// that holds it.
     #[arg(long, value_name = "FILE|JSON")]
     filter: Option<String>,
+    /// Bring it the events since then, too: a UTC time, or how long ago.
+    #[arg(long, value_name = "TIME")]
+    start_at: Option<String>,
     /// Your own name for it.
     #[arg(long, default_value = "", hide_default_value = true)]
     uid: String,
@@ -183,6 +191,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Create(create) => create_one(*create).await,
         Command::List { of } => list(of).await,
         Command::Enable { of, endpoint } => enable(of, &endpoint).await,
+        Command::Verb(verb) => verbs::run(verb).await,
         Command::Verify { of, endpoint } => verify(of, &endpoint).await,
         Command::RotateSecret(rotate) => super::secrets::rotate(rotate).await,
         Command::Delete { of, endpoint } => delete(of, &endpoint).await,
@@ -233,6 +242,7 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
     let times = [
         ("timeout", create.timeout),
         ("connect_timeout", create.connect_timeout),
+        ("start_at", create.start_at),
     ];
     for (name, time) in times {
         if let Some(time) = time {
@@ -265,6 +275,9 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
     out::line(format_args!("{table}\nsecret (shown this once): {secret}"))?;
     if let Some(verification) = made.get("verification") {
         out::line(asked(verification))?;
+    }
+    if made["operation"].is_object() {
+        operations::show(&made["operation"], false)?;
     }
     Ok(())
 }

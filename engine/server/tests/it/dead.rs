@@ -159,7 +159,7 @@ fn all_of_them_come_back(config: &str) {
     let half = u64::try_from(LETTERS / 2).unwrap();
     let dry = dead_json(&server, &["redrive", "--cause", "exhausted", "--dry-run"]);
     assert_eq!(
-        (&dry["redriven"], &dry["dry_run"]),
+        (&dry["letters"], &dry["dry_run"]),
         (&json!(half), &json!(true))
     );
     let one = [
@@ -171,7 +171,10 @@ fn all_of_them_come_back(config: &str) {
         "--rate",
         "1/s",
     ];
-    assert_eq!(dead(&server, &one), format!("{EVENTS} redriven\n"));
+    assert_eq!(
+        dead(&server, &one),
+        format!("{EVENTS} come again by 1 operation\nsucceeded: {EVENTS} deliveries\n")
+    );
     eventually("what was meant arrives", || slow.taken().len() == EVENTS);
     assert_eq!(slow.taken(), ["slow-0-0", "slow-0-1"]);
     assert!(strict.taken().is_empty());
@@ -180,7 +183,11 @@ fn all_of_them_come_back(config: &str) {
     let said = dead(&server, &["redrive", "--all"]);
     assert_eq!(
         said,
-        format!("{LETTERS} redriven; 1 without a delivery to bring left\n")
+        format!(
+            "{LETTERS} come again by {} operations; 1 without a delivery to bring left\n\
+             {0} operations are over: {LETTERS} deliveries\n",
+            2 * ENDPOINTS
+        )
     );
     eventually("all arrive", || {
         let taken: BTreeSet<_> = slow.taken().into_iter().chain(strict.taken()).collect();
@@ -196,7 +203,7 @@ fn all_of_them_come_back(config: &str) {
     let dry = dead_json(&server, &["redrive", "--cause", "exhausted", "--dry-run"]);
     let deleted = u64::try_from(EVENTS).unwrap();
     assert_eq!(dry["skipped"]["endpoint_deleted"], deleted);
-    assert_eq!(dry["redriven"], half - deleted);
+    assert_eq!(dry["letters"], half - deleted);
     server.stop();
 }
 
@@ -362,7 +369,8 @@ fn what_makes_no_sense_is_refused_by_name() {
             "{body}: {found}: {detail}"
         );
     }
-    assert_eq!(dead(&server, &["redrive", "--all"]), "0 redriven\n");
+    let nothing = dead(&server, &["redrive", "--all"]);
+    assert_eq!(nothing, "0 come again by 0 operations\n");
     assert_eq!(dead(&server, &["list"]).lines().count(), 1);
     server.stop();
 }

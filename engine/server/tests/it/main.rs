@@ -5,6 +5,7 @@
 #[macro_use]
 mod contract;
 mod access;
+mod again;
 mod alone;
 mod cli;
 mod concurrent;
@@ -18,8 +19,10 @@ mod idempotency;
 mod kafka;
 mod leaks;
 mod listen;
+mod operations;
 mod ordered;
 mod outage;
+mod pause;
 mod receiver;
 mod refusals;
 mod replay;

@@ -10,12 +10,9 @@ use utoipa::ToSchema;
 
 use crate::api::Api;
 use crate::api::document::values;
+use crate::api::look::{CLOCKS_APART, before};
 use crate::api::problem::Problem;
 use crate::config::{Topics, parse_duration, parse_rfc3339};
-
-/// Letters this much older than asked for are looked at: instances' clocks
-/// differ, and a letter is written some time after it is dated.
-const CLOCKS_APART: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What a request says about them; what it does not say is not asked for.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
@@ -38,11 +35,11 @@ pub(super) struct Filter {
 /// A filter that makes sense.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    tenant: Option<String>,
-    endpoint: Option<EndpointId>,
-    cause: Option<proto::DeadCause>,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
+    pub(super) tenant: Option<String>,
+    pub(super) endpoint: Option<EndpointId>,
+    pub(super) cause: Option<proto::DeadCause>,
+    pub(super) since: Option<Timestamp>,
+    pub(super) until: Option<Timestamp>,
 }
 
 impl Filter {
@@ -122,9 +119,7 @@ impl Wanted {
 
     /// Nothing written before then can be among them.
     pub(super) fn read_from(&self) -> Option<Timestamp> {
-        let margin = u64::try_from(CLOCKS_APART.as_millis()).unwrap_or(0);
-        let since = self.since?.as_millis();
-        Some(Timestamp::from_millis(since.saturating_sub(margin)))
+        Some(before(self.since?, CLOCKS_APART))
     }
 
     /// Whether a letter is one of them.

@@ -88,6 +88,20 @@ impl Cursor {
         let spans = try_join_all(spans).await?;
         Ok(Self { asked_at, spans })
     }
+
+    /// What is to be read of a partition.
+    pub(super) fn range(&self, partition: u32) -> std::ops::Range<Offset> {
+        let place = usize::try_from(partition).unwrap_or(usize::MAX);
+        self.spans
+            .get(place)
+            .map_or(0..0, |span| span.next..span.end)
+    }
+
+    /// How many records are to be read at most.
+    pub(super) fn records(&self) -> u64 {
+        let spans = self.spans.iter().map(|span| span.end - span.next);
+        spans.fold(0, u64::saturating_add)
+    }
 }
 
 impl fmt::Display for Cursor {

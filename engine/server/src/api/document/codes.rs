@@ -68,6 +68,20 @@ codes! {
         None, "the tenant has an endpoint with uid `billing`";
     TooManyEndpoints = 409 "too_many_endpoints", "The tenant has as many endpoints as it may.",
         None, "a tenant has at most 1000 endpoints";
+    TooManyOperations = 409 "too_many_operations", "The endpoint, or the whole, has as many operations as it may.",
+        None, "ep_01M8A8SGRT3TMFMM1F4JJZHFBM has 16 operations that are not over: wait, or cancel one";
+    OperationOver = 409 "operation_over", "The operation is over, or being cancelled.",
+        None, "the operation is over: expected one that goes on";
+    EndpointDisabled = 409 "endpoint_disabled", "The endpoint takes no deliveries.",
+        None, "the endpoint is disabled: enable it first";
+    EndpointPaused = 409 "endpoint_paused", "The endpoint gets no deliveries now.",
+        None, "the endpoint is paused: resume it first";
+    NoEndpoint = 409 "no_endpoint", "No endpoint wants the event, and none was named.",
+        None, "no endpoint wants the event: name some in `endpoint_ids`";
+    DeliveryHeld = 409 "delivery_held", "The delivery waits for its endpoint, not for a time.",
+        None, "it waits until its endpoint takes deliveries, and comes then";
+    DeliveryNotOwed = 409 "delivery_not_owed", "The delivery is not owed, or not known to be.",
+        None, "it is not owed";
     TooManySecrets = 409 "too_many_secrets", "As many secrets as may be live already are.",
         None, "3 secrets are live, which is as many as may be: delete one, or wait";
     NewestSecret = 409 "newest_secret", "The newest secret stays: rotate first.",

@@ -93,11 +93,6 @@ fn word<'a>(words: impl IntoIterator<Item = &'a str>) -> Object {
         .build()
 }
 
-/// The same in a body, where it can be `null`.
-pub(in crate::api) fn body_limit<const DEFAULT: usize, const MOST: usize>() -> RefOr<Schema> {
-    nullable(page_limit::<DEFAULT, MOST>().into())
-}
-
 /// Values with a name of their own in the document; a field has one by
 /// `value_type`.
 macro_rules! named {

@@ -1,4 +1,4 @@
-//! Changing endpoints: replace, patch, enable, delete.
+//! Changing endpoints: replace, patch, delete.
 //!
 //! A caller may name the version a change is based on, by `If-Match` or by
 //! `version` in the body; if it is not the present one the answer is 409
@@ -324,7 +324,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    fn present(&self) -> Result<Arc<Endpoint>, Problem> {
+    pub(super) fn present(&self) -> Result<Arc<Endpoint>, Problem> {
         let present = find(self.api, self.tenant, self.name)?;
         match self.based {
             Some(based) if based != present.version => {
@@ -412,6 +412,10 @@ fn remade(
                       `secrets/rotate` takes another algorithm";
         return Err(Problem::invalid("signing", wanted));
     }
+    if new.start_at.take().is_some() {
+        let wanted = "only a new endpoint has it: expected none; a replay brings past events";
+        return Err(Problem::invalid("start_at", wanted));
+    }
     check_uid(api, &present.tenant, &new.uid, Some(present.id))?;
     let changed = filled(api, present.to_proto(), Some(present), new)?;
     Ok(changed.with_trust_of(Some(present)))
@@ -459,6 +463,7 @@ impl From<&Endpoint> for NewEndpoint {
             filter: None,
             secret: None,
             signing: Some(Signing::from(endpoint)),
+            start_at: None,
             headers: BTreeMap::new(),
             max_in_flight: endpoint.max_in_flight,
             timeout: millis(endpoint.timeout),

@@ -153,9 +153,9 @@ struct NotAttempted {
 }
 
 /// An event and its record.
-struct Found {
-    event: Event,
-    record: Record,
+pub(super) struct Found {
+    pub(super) event: Event,
+    pub(super) record: Record,
 }
 
 /// From when to when.
@@ -362,6 +362,23 @@ async fn answer(api: &Api, id: &str, lookup: Lookup) -> Result<Response, Problem
     };
     let trace = trace(api, origin.timestamp, wanted, false, &mut Budget::new()).await?;
     Ok(Json(found.shown(api, trace).await?).into_response())
+}
+
+/// An event by its id, wherever it is.
+pub(super) async fn find_event(
+    api: &Api,
+    id: &str,
+    tenant: Option<&str>,
+) -> Result<Found, Problem> {
+    if let Some(tenant) = tenant {
+        check_tenant(tenant)?;
+    }
+    let _turn = turn(api)?;
+    let all = Range {
+        since: None,
+        until: None,
+    };
+    find(api, id, tenant, all).await
 }
 
 /// By the time that the id tells, or, where it tells none, in the range asked for,

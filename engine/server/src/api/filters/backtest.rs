@@ -22,33 +22,35 @@ const HOUR_MS: u128 = 3_600_000;
 
 /// From when to when, by the records' times.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Range {
-    pub(super) since: Timestamp,
-    pub(super) until: Timestamp,
+pub(in crate::api) struct Range {
+    pub(in crate::api) since: Timestamp,
+    pub(in crate::api) until: Timestamp,
 }
 
 /// What is tried on what.
 #[derive(Debug)]
-pub(super) struct Wanted {
-    pub(super) filter: Filter,
-    pub(super) tenant: Option<String>,
-    /// Empty for all.
-    pub(super) event_types: Vec<TypePattern>,
+pub(in crate::api) struct Wanted {
+    /// An event has to pass each of them …
+    pub(in crate::api) filters: Vec<Filter>,
+    pub(in crate::api) tenant: Option<String>,
+    /// … and to be of a type that each of these lists has, where it is not
+    /// empty.
+    pub(in crate::api) event_types: Vec<Vec<TypePattern>>,
     /// How many matches to show.
-    pub(super) samples: usize,
+    pub(in crate::api) samples: usize,
 }
 
 /// What a run may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Budget {
-    pub(super) bytes: usize,
-    pub(super) until: Instant,
+pub(in crate::api) struct Budget {
+    pub(in crate::api) bytes: usize,
+    pub(in crate::api) until: Instant,
 }
 
 /// What came of it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BacktestReport)]
-pub(super) struct Report {
+pub(in crate::api) struct Report {
     #[schema(value_type = values::Time)]
     since: String,
     #[schema(value_type = values::Time)]
@@ -121,8 +123,20 @@ struct Part {
     matched: u64,
 }
 
+/// What a run has counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::api) struct Counts {
+    pub(in crate::api) matched: u64,
+    pub(in crate::api) scanned: u64,
+    pub(in crate::api) skipped: u64,
+    /// Matches in all there is, by those in what was read.
+    pub(in crate::api) estimated: u64,
+    /// Whether it has read all.
+    pub(in crate::api) exact: bool,
+}
+
 /// Reads as far as the budget goes.
-pub(super) async fn run(
+pub(in crate::api) async fn run(
     log: &dyn Log,
     decoder: &Decoder,
     topics: &[ByteString],
@@ -224,23 +238,45 @@ fn estimate(parts: &[Part], range: Range) -> u64 {
 }
 
 impl Report {
+    /// What it comes to.
+    pub(in crate::api) fn counts(&self) -> Counts {
+        let sum = |of: fn(&Reached) -> u64| self.partitions.iter().map(of).sum::<u64>();
+        let all = sum(|part| part.to - part.from);
+        let read = sum(|part| part.next - part.from);
+        let estimated = u128::from(self.matched) * u128::from(all);
+        let estimated = estimated.checked_div(u128::from(read)).unwrap_or(0);
+        Counts {
+            matched: self.matched,
+            scanned: self.scanned,
+            skipped: self.undecided + self.malformed,
+            estimated: u64::try_from(estimated).unwrap_or(u64::MAX),
+            exact: self.ended_by.is_none(),
+        }
+    }
+
     fn record(&mut self, decoder: &Decoder, wanted: &Wanted, part: &mut Part, record: &Record) {
         let Ok(event) = decoder.decode(&part.tp, record) else {
             self.malformed += 1;
             return;
         };
         let of_tenant = wanted.tenant.as_ref().is_none_or(|t| *t == *event.tenant);
-        let mut patterns = wanted.event_types.iter();
-        let of_type =
-            wanted.event_types.is_empty() || patterns.any(|p| p.matches(&event.event_type));
+        let of_type = wanted.event_types.iter().all(|patterns| {
+            patterns.is_empty() || patterns.iter().any(|p| p.matches(&event.event_type))
+        });
         if !of_tenant || !of_type {
             return;
         }
         self.scanned += 1;
-        let truth = wanted.filter.judge(&View {
+        let view = View {
             event_type: &event.event_type,
             headers: &record.headers,
             body: &event.body,
+        };
+        let truths = wanted.filters.iter().map(|filter| filter.judge(&view));
+        let truth = truths.fold(Truth::Yes, |all, one| match (all, one) {
+            (Truth::No, _) | (_, Truth::No) => Truth::No,
+            (Truth::Unknown, _) | (_, Truth::Unknown) => Truth::Unknown,
+            (Truth::Yes, Truth::Yes) => Truth::Yes,
         });
         match truth {
             Truth::No => return,

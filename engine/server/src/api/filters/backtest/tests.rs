@@ -89,7 +89,7 @@ impl Events {
 
 fn wanted(filter: &str) -> Wanted {
     Wanted {
-        filter: Filter::parse(filter).unwrap(),
+        filters: vec![Filter::parse(filter).unwrap()],
         tenant: None,
         event_types: vec![],
         samples: 3,
@@ -123,13 +123,13 @@ async fn it_counts_what_passes_within_the_time_asked_for() {
 
     let acme = Wanted {
         tenant: Some("acme".into()),
-        event_types: vec!["invoice.*".parse().unwrap()],
+        event_types: vec![vec!["invoice.*".parse().unwrap()]],
         ..wanted(r#"{"$headers.webhook-tenant": {"$exists": true}}"#)
     };
     let report = events.run(&acme, 0..10, budget(1 << 30)).await;
     assert_eq!((report.matched, report.scanned), (10, 10));
     let none = Wanted {
-        event_types: vec!["order.*".parse().unwrap()],
+        event_types: vec![vec!["order.*".parse().unwrap()]],
         ..acme
     };
     assert_eq!(events.run(&none, 0..10, budget(1 << 30)).await.scanned, 0);

@@ -1,0 +1,203 @@
+//! Operations on what an endpoint is owed: cancel it, retry it now, probe.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use posthaste_core::endpoint::Endpoint;
+use posthaste_core::lane::partition_of;
+use posthaste_core::operation::{Kind, Operation};
+use posthaste_core::time::Timestamp;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::replay::check_takes;
+use super::{Shown, accepted, begin, new};
+use crate::api::Api;
+use crate::api::auth::Caller;
+use crate::api::body::{Whole, read_json};
+use crate::api::dead_letters::read_time;
+use crate::api::document::{codes, values};
+use crate::api::endpoints::find;
+use crate::api::problem::{Problem, Segments};
+use crate::log::{Offset, TopicPartition};
+
+/// What to cancel.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = CancelOwed)]
+#[serde(deny_unknown_fields)]
+struct Cancel {
+    /// What came to the lane before then, a UTC time or how long ago; everything
+    /// there is now when it is absent.
+    #[schema(value_type = Option<values::Moment>)]
+    before: Option<String>,
+}
+
+/// Nothing can be said.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+/// Cancels what an endpoint is owed.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/cancel",
+    operation_id = "cancel_owed",
+    tag = "Operations",
+    request_body = Option<Cancel>,
+    responses(
+        (
+            status = 202,
+            description = "The operation, which begins.",
+            body = Shown,
+            headers(("location" = String, description = "Where it is shown.")),
+        ),
+        codes::TooManyOperations,
+        codes::Invalid,
+        codes::Unavailable,
+    ),
+)]
+pub async fn cancel(
+    State(api): State<Arc<Api>>,
+    Segments((tenant, name)): Segments<(String, String)>,
+    caller: Caller,
+    Whole(body): Whole,
+) -> Result<Response, Problem> {
+    let endpoint = find(&api, &tenant, &name)?;
+    let asked: Cancel = read_optional(&body)?;
+    let before = asked
+        .before
+        .map(|text| past(&text, "before", api.clock.now()));
+    let operation = cancel_before(&api, &endpoint, before.transpose()?, &caller).await?;
+    begin(&api, &operation, &caller.by()).await?;
+    Ok(accepted(operation, &[]))
+}
+
+/// Makes everything that waits for a time due now.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/retry_now",
+    operation_id = "retry_owed_now",
+    tag = "Operations",
+    responses(
+        (
+            status = 202,
+            description = "The operation, which begins.",
+            body = Shown,
+            headers(("location" = String, description = "Where it is shown.")),
+        ),
+        codes::TooManyOperations,
+        codes::EndpointDisabled,
+        codes::EndpointPaused,
+        codes::Unavailable,
+    ),
+)]
+pub async fn retry_now(
+    State(api): State<Arc<Api>>,
+    Segments((tenant, name)): Segments<(String, String)>,
+    caller: Caller,
+    Whole(body): Whole,
+) -> Result<Response, Problem> {
+    let endpoint = find(&api, &tenant, &name)?;
+    attempt(&api, &endpoint, Kind::RetryNow, &body, &caller).await
+}
+
+/// Lets one attempt out to an endpoint that is down, whatever its breaker says.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{tenant}/endpoints/{endpoint}/probe",
+    operation_id = "probe_endpoint",
+    tag = "Operations",
+    responses(
+        (
+            status = 202,
+            description = "The operation, which begins.",
+            body = Shown,
+            headers(("location" = String, description = "Where it is shown.")),
+        ),
+        codes::TooManyOperations,
+        codes::EndpointDisabled,
+        codes::EndpointPaused,
+        codes::Unavailable,
+    ),
+)]
+pub async fn probe(
+    State(api): State<Arc<Api>>,
+    Segments((tenant, name)): Segments<(String, String)>,
+    caller: Caller,
+    Whole(body): Whole,
+) -> Result<Response, Problem> {
+    let endpoint = find(&api, &tenant, &name)?;
+    attempt(&api, &endpoint, Kind::Probe, &body, &caller).await
+}
+
+async fn attempt(
+    api: &Api,
+    endpoint: &Endpoint,
+    kind: Kind,
+    body: &[u8],
+    caller: &Caller,
+) -> Result<Response, Problem> {
+    let Nothing {} = read_optional(body)?;
+    check_attempts(endpoint)?;
+    let operation = new(api, endpoint, kind, caller);
+    begin(api, &operation, &caller.by()).await?;
+    Ok(accepted(operation, &[]))
+}
+
+/// Whether an attempt can be made now.
+pub(in crate::api) fn check_attempts(endpoint: &Endpoint) -> Result<(), Problem> {
+    check_takes(endpoint)?;
+    if endpoint.paused {
+        let wanted = "the endpoint is paused: resume it first";
+        return Err(Problem::conflict("endpoint_paused", wanted));
+    }
+    Ok(())
+}
+
+/// A cancellation of what came to the lane before a time, or before now.
+pub(in crate::api) async fn cancel_before(
+    api: &Api,
+    endpoint: &Endpoint,
+    before: Option<Timestamp>,
+    caller: &Caller,
+) -> Result<Operation, Problem> {
+    let topics = &api.config.topics;
+    let lane = TopicPartition {
+        topic: topics.lane(),
+        partition: partition_of(endpoint.id, topics.lane_partitions),
+    };
+    let before: Offset = match before {
+        Some(time) => api.log.offset_at(&lane, time).await?,
+        None => api.log.bounds(&lane).await?.1,
+    };
+    Ok(Operation {
+        before,
+        ..new(api, endpoint, Kind::Cancel, caller)
+    })
+}
+
+/// A body's JSON; without a body, what is meant by nothing.
+pub(in crate::api) fn read_optional<T>(body: &[u8]) -> Result<T, Problem>
+where
+    T: Default + serde::de::DeserializeOwned,
+{
+    match body {
+        [] => Ok(T::default()),
+        body => read_json(body),
+    }
+}
+
+/// A time that has been.
+pub(in crate::api) fn past(
+    text: &str,
+    param: &'static str,
+    now: Timestamp,
+) -> Result<Timestamp, Problem> {
+    let time = read_time(text, now).map_err(|problem| Problem::invalid(param, problem))?;
+    if time > now {
+        let wanted = "it is in the future: expected a time before now";
+        return Err(Problem::invalid(param, wanted));
+    }
+    Ok(time)
+}

@@ -1,0 +1,149 @@
+//! What can be asked of one endpoint: pause, resume, disable, and what it is
+//! owed.
+
+use clap::{Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::super::client::Client;
+use super::super::{follow, operations, out, table};
+use super::{Of, encode, path, text};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Hold what an endpoint wants, until it is resumed; what is in flight ends.
+    #[command(after_help = "\
+Examples:
+  posthaste endpoints pause --tenant acme billing
+
+What is held expires 72 hours after it came, as it would anyhow.")]
+    Pause(One),
+    /// Let a paused endpoint go on: with all that is held, or with less.
+    #[command(after_help = "\
+Examples:
+  posthaste endpoints resume --tenant acme billing
+  posthaste endpoints resume --tenant acme billing --from now
+  posthaste endpoints resume --tenant acme billing --from 2h
+
+What came before is cancelled before the endpoint goes on.")]
+    Resume {
+        #[command(flatten)]
+        one: One,
+        /// `held`, `now`, or a time: a UTC time, or how long ago, such as `2h`.
+        #[arg(long, value_name = "TIME", default_value = "held")]
+        from: String,
+    },
+    /// Let an endpoint have no deliveries, until it is enabled.
+    #[command(after_help = "\
+Examples:
+  posthaste endpoints disable --tenant acme billing --reason 'moves to another host'
+
+Events that come meanwhile are not for it; a replay brings them later.")]
+    Disable {
+        #[command(flatten)]
+        one: One,
+        /// Why, for people.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Cancel what an endpoint is owed.
+    #[command(after_help = "\
+Examples:
+  posthaste endpoints cancel --tenant acme billing --follow
+  posthaste endpoints cancel --tenant acme billing --before 24h")]
+    Cancel {
+        #[command(flatten)]
+        asked: Asked,
+        /// Only what came before then: a UTC time, or how long ago.
+        #[arg(long, value_name = "TIME")]
+        before: Option<String>,
+    },
+    /// Make retries that wait for their time due now.
+    #[command(after_help = "\
+Examples:
+  posthaste endpoints retry-now --tenant acme billing")]
+    RetryNow(Asked),
+    /// Let one attempt out to an endpoint that is down.
+    #[command(after_help = "\
+Examples:
+  posthaste endpoints probe --tenant acme billing")]
+    Probe(Asked),
+}
+
+/// One endpoint.
+#[derive(Debug, Args)]
+pub(crate) struct One {
+    #[command(flatten)]
+    of: Of,
+    /// Its id or uid.
+    endpoint: String,
+}
+
+/// One endpoint whose owner is asked for something.
+#[derive(Debug, Args)]
+pub(crate) struct Asked {
+    #[command(flatten)]
+    one: One,
+    /// Wait for its end; fails when it failed or was cancelled.
+    #[arg(long)]
+    follow: bool,
+}
+
+pub(super) async fn run(verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Pause(one) => one.change("pause", "paused", &json!({})).await,
+        Verb::Resume { one, from } => {
+            let body = json!({ "from": from });
+            one.change("resume", "resumed", &body).await
+        }
+        Verb::Disable { one, reason } => {
+            let body = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
+            one.change("disable", "disabled", &body).await
+        }
+        Verb::Cancel { asked, before } => {
+            let body = before.map_or_else(|| json!({}), |before| json!({ "before": before }));
+            asked.start("cancel", &body).await
+        }
+        Verb::RetryNow(asked) => asked.start("retry_now", &json!({})).await,
+        Verb::Probe(asked) => asked.start("probe", &json!({})).await,
+    }
+}
+
+impl One {
+    async fn call(&self, client: &mut Client, verb: &str, body: &Value) -> anyhow::Result<Value> {
+        let path = format!(
+            "{}/{}/{verb}",
+            path(&self.of.tenant),
+            encode(&self.endpoint)
+        );
+        let body = body.to_string().into();
+        client.call(Method::POST, &path, &[], body).await
+    }
+
+    async fn change(&self, verb: &str, done: &str, body: &Value) -> anyhow::Result<()> {
+        let mut client = Client::connect(&self.of.server).await?;
+        let changed = self.call(&mut client, verb, body).await?;
+        if self.of.json {
+            out::line(format_args!("{changed:#}"))?;
+        } else {
+            let endpoint = table::plain(&self.endpoint);
+            out::line(format_args!("{done} {endpoint}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Asked {
+    async fn start(&self, verb: &str, body: &Value) -> anyhow::Result<()> {
+        let of = &self.one.of;
+        let mut client = Client::connect(&of.server).await?;
+        let begun = self.one.call(&mut client, verb, body).await?;
+        if !self.follow {
+            return operations::show(&begun, of.json);
+        }
+        let base = operations::base(Some(&of.tenant));
+        let ids = [text(&begun["id"])];
+        let ends = follow::to_their_end(&mut client, &base, &ids, of.json).await?;
+        ends.told(of.json)
+    }
+}
