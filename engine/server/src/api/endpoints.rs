@@ -9,7 +9,6 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use posthaste_core::endpoint::{Endpoint, Verify};
 use posthaste_core::event::check_tenant;
-use posthaste_core::filter::TypePattern;
 use posthaste_core::id::EndpointId;
 use posthaste_core::limits::ENDPOINTS_PER_TENANT_MAX;
 use posthaste_core::rng::Rng;
@@ -27,18 +26,20 @@ use super::operations::replay::Begun;
 use super::page::{Page, Paging};
 use super::problem::{Asked, Problem, Segments};
 use super::secrets::seal;
-use super::signing::{Chosen, Imported, Signing, secret_text};
+use super::signing::{Imported, Signing, secret_text};
 use super::verification::{Verification, VerifyName, settle};
 use crate::clock::random_seed;
-use crate::config::{format_rfc3339, parse_duration};
+use crate::config::parse_duration;
 use crate::control::By;
 
 pub mod change;
 mod headers;
+mod shown;
 mod start;
 pub mod status;
 
 pub(in crate::api) use change::{Place, answer_asked, based, changing, merge};
+use shown::{Shown, filter_of, shown, texts};
 
 /// What a new endpoint is made of, and all of it that can be changed.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
@@ -145,62 +146,7 @@ enum Recovery {
     Fifo,
 }
 
-/// An endpoint as it is shown: never with its secret.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Endpoint)]
-struct Shown {
-    #[schema(examples("ep_01M8A8SGRT3TMFMM1F4JJZHFBM"))]
-    id: String,
-    uid: String,
-    tenant: String,
-    url: String,
-    description: String,
-    status: Status,
-    #[schema(value_type = Vec<values::TypePattern>)]
-    event_types: Vec<String>,
-    #[schema(value_type = Vec<values::TypePattern>)]
-    exclude_event_types: Vec<String>,
-    signing: Chosen,
-    #[schema(value_type = Option<values::Filter>)]
-    filter: Option<Box<RawValue>>,
-    max_in_flight: u32,
-    #[schema(value_type = values::Duration)]
-    timeout: String,
-    #[schema(value_type = values::Duration)]
-    connect_timeout: String,
-    http2: bool,
-    retry_policy: String,
-    fail_fast_4xx: bool,
-    owned: bool,
-    rate_per_second: u32,
-    ordered: bool,
-    recovery: Recovery,
-    #[serde(with = "VerifyName")]
-    #[schema(value_type = VerifyName)]
-    verify: Verify,
-    /// `gone`, `failing` or `verification`; absent while it is active.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    disabled_reason: String,
-    /// The names of its headers; their values are not shown.
-    headers: Vec<String>,
-    event_headers: bool,
-    #[schema(value_type = values::Time)]
-    created_at: String,
-    /// Raised by each change.
-    version: u64,
-}
-
 type Endpoints = Page<Shown>;
-
-/// Whether an endpoint gets deliveries.
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-#[schema(as = EndpointStatus)]
-#[serde(rename_all = "snake_case")]
-enum Status {
-    Active,
-    Paused,
-    Disabled,
-}
 
 /// A new endpoint, once with its secret.
 #[derive(Serialize, ToSchema)]
@@ -397,55 +343,6 @@ fn check_policy(api: &Api, name: &str) -> Result<(), Problem> {
     let (shown, wanted) = (name.escape_default(), names.join(", "));
     let problem = format!("`{shown}` is unknown: expected {wanted}; [retry_policies] defines more");
     Err(Problem::invalid("retry_policy", problem))
-}
-
-/// Its filter as it was written.
-fn filter_of(endpoint: &Endpoint) -> Option<Box<RawValue>> {
-    let text = endpoint.filter.as_ref()?.text();
-    RawValue::from_string(text.to_owned()).ok()
-}
-
-fn texts(patterns: &[TypePattern]) -> Vec<String> {
-    patterns.iter().map(ToString::to_string).collect()
-}
-
-fn shown(endpoint: &Endpoint) -> Shown {
-    Shown {
-        id: endpoint.id.to_string(),
-        uid: endpoint.uid.clone(),
-        tenant: endpoint.tenant.clone(),
-        url: endpoint.url.clone(),
-        description: endpoint.description.clone(),
-        status: match (endpoint.disabled, endpoint.paused) {
-            (true, _) => Status::Disabled,
-            (false, true) => Status::Paused,
-            (false, false) => Status::Active,
-        },
-        event_types: texts(&endpoint.event_types),
-        exclude_event_types: texts(&endpoint.exclude_event_types),
-        filter: filter_of(endpoint),
-        signing: Chosen::from(endpoint),
-        max_in_flight: endpoint.max_in_flight,
-        timeout: format!("{}ms", endpoint.timeout.as_millis()),
-        connect_timeout: format!("{}ms", endpoint.connect_timeout.as_millis()),
-        http2: endpoint.http2,
-        retry_policy: endpoint.retry_policy.clone(),
-        fail_fast_4xx: endpoint.fail_fast_4xx,
-        owned: endpoint.owned,
-        rate_per_second: endpoint.rate_per_second,
-        ordered: endpoint.ordered,
-        recovery: if endpoint.fifo {
-            Recovery::Fifo
-        } else {
-            Recovery::LiveFirst
-        },
-        verify: endpoint.verify,
-        disabled_reason: endpoint.disabled_reason.clone(),
-        headers: endpoint.headers.iter().map(|h| h.name.clone()).collect(),
-        event_headers: endpoint.event_headers,
-        created_at: format_rfc3339(endpoint.created_at),
-        version: endpoint.version,
-    }
 }
 
 /// A tenant's endpoints, oldest first.

@@ -49,7 +49,8 @@ mod tests {
         let (last, before) = path.split_last().unwrap();
         match shell {
             Shell::Bash => {
-                let before: String = before.iter().map(|w| format!("__subcmd__{w}")).collect();
+                let escaped = before.iter().map(|word| word.replace('-', "__subcmd__"));
+                let before: String = escaped.map(|word| format!("__subcmd__{word}")).collect();
                 format!("posthaste{before},{last})")
             }
             Shell::Zsh => format!("({last})\n_arguments"),
