@@ -309,7 +309,9 @@ fn given_up_is_shown_and_brought_again(server: &Server, bad: &Receiver) {
     let redriven = server
         .api
         .post("/v1/dead_letters/redrive", "", body.as_bytes());
-    assert_eq!(read(&redriven, "redrive")["redriven"], 1);
+    assert_eq!(redriven.status, 202, "{}", redriven.text);
+    let redriven: Value = serde_json::from_str(&redriven.text).unwrap();
+    assert_eq!(redriven["letters"], 1, "{redriven}");
     eventually("it arrives", || {
         listed(server, "event=brief-1&status=succeeded").len() == 1
     });

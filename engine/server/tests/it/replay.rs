@@ -27,9 +27,10 @@ use crate::refusals::program::{Server, embedded, eventually};
 const SETTINGS: &str = "[topics]\nlane_partitions = 4\nsource_partitions = 3\n\
      [egress]\nallow_http = true\nallow = [\"127.0.0.0/8\"]\n";
 const EVENTS: usize = 400;
-/// Attempts that may be made again after a kill: those in flight, and those
-/// whose facts were not written.
-const AGAIN_MAX: usize = 64;
+/// Attempts of which a kill may take the facts, twice: all that an owner has
+/// handed out ([`OWNER_OUTSTANDING`](posthaste_core::limits::OWNER_OUTSTANDING)),
+/// and what ended while its last facts were on their way.
+const AGAIN_MAX: usize = 2 * (64 + 16);
 
 /// The log and its table while no program runs on it.
 struct Desk {
