@@ -16,6 +16,7 @@ use super::lines::as_read;
 use super::{Happening, Node};
 use crate::group::GroupId;
 use crate::log::{NewRecord, Record, Topic, Value};
+use crate::plan::START_MS;
 use crate::plant::Plant;
 use crate::seen::Seen;
 use crate::world::Outside;
@@ -255,8 +256,9 @@ impl Node {
         // An owner looks at the line of a disabled endpoint every minute for ever,
         // also when it owes nothing: then only gates wait for a time.
         let idle = owner.fold().is_empty();
-        // What is over is forgotten after the world's end.
-        let far = soon.after(OPERATION_KEPT / 2);
+        // What is over is forgotten after the world's end, which comes some hours
+        // earlier: nothing else is due as late.
+        let far = Timestamp::from_millis(START_MS).after(OPERATION_KEPT - 4 * HOUR);
         let mut at = owner
             .next_due()
             .filter(|due| *due <= far)
