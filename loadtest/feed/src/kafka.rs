@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
@@ -39,19 +39,6 @@ pub(crate) struct Topic {
     /// Compression of batches.
     #[arg(long, value_enum, default_value_t = Codec::None)]
     compression: Codec,
-    /// Records say that they were made so long ago.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    age: u64,
-}
-
-impl Topic {
-    /// When a record that is sent now was made, in milliseconds since the epoch.
-    fn made_at(&self) -> i64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let made = now.unwrap_or_default().as_millis();
-        let made = i64::try_from(made).unwrap_or(i64::MAX);
-        made - i64::try_from(self.age.saturating_mul(1_000)).unwrap_or(0)
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -127,8 +114,7 @@ pub(crate) fn fill(brokers: &str, topic: &Topic, run: &Run<'_>) -> anyhow::Resul
         let key = format!("e{k}");
         let record = BaseRecord::<str, str>::to(&topic.topic)
             .payload(&body)
-            .headers(headers(workload, n))
-            .timestamp(topic.made_at());
+            .headers(headers(workload, n));
         let record = match topic.spread {
             Spread::RoundRobin => record.partition(partition),
             Spread::Key => record.key(&key),

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
@@ -86,15 +85,6 @@ impl Feed {
         rate: u64,
     ) -> anyhow::Result<Filling> {
         let mut fill = self.command(setup, from, events, rate);
-        Ok(Filling(fill.stdout(Stdio::piped()).spawn()?))
-    }
-
-    /// The same, of events that are so old by their records; on Kafka only.
-    pub fn fill_aged(&self, setup: &Setup, events: u64, age: Duration) -> anyhow::Result<Filling> {
-        let mut fill = self.command(setup, 0, events, 0);
-        if let LogKind::Kafka(_) = setup.log {
-            fill.args(["--age", &age.as_secs().to_string()]);
-        }
         Ok(Filling(fill.stdout(Stdio::piped()).spawn()?))
     }
 

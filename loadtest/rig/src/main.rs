@@ -95,7 +95,7 @@ enum Command {
         #[arg(long, default_value_t = 500)]
         live_rate: u64,
     },
-    /// Events of an hour ago are replayed, their owner is killed on the way: each
+    /// Events of a while ago are replayed, their owner is killed on the way: each
     /// comes again, few twice, and no offset of the source's group moves.
     Replay {
         /// Events.

@@ -1,9 +1,9 @@
-//! Events of an hour ago are replayed to one endpoint, and their owner is killed
+//! Events of a while ago are replayed to one endpoint, and their owner is killed
 //! again and again on the way: each comes again, what comes twice is bounded by
 //! what was in flight and not yet told, and the source's group has moved no
 //! offset.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -22,8 +22,8 @@ const ALONE: Workload = Workload {
     options: &["--max-in-flight", "64"],
 };
 const REPLAYS: &str = "/v1/tenants/load/endpoints/e0/replays";
-/// How old the replayed events are by their records.
-const AGE: Duration = Duration::from_secs(3_600);
+/// Between the events that are replayed and those that came since.
+const PAUSE: Duration = Duration::from_secs(2);
 /// Events that came since, and are no part of it.
 const LATER: u64 = 1_000;
 
@@ -46,7 +46,7 @@ pub fn run(rig: &Rig, events: u64, rate: u64, kills: u32) -> anyhow::Result<Outc
     let scene = rig.scene_of("all", Shape::default(), ALONE)?;
     let engine = scene.setup.start()?;
     scene.feed.register(&scene.setup, scene.sink.at)?;
-    let all = deliver(&scene, &engine, events)?;
+    let (all, until) = deliver(&scene, &engine, events)?;
     // Committed once a second.
     patiently(LAST_WAIT, "all is committed", || {
         Ok((lag(rig, &scene)? == 0).then_some(()))
@@ -54,10 +54,8 @@ pub fn run(rig: &Rig, events: u64, rate: u64, kills: u32) -> anyhow::Result<Outc
     let before = committed(rig, &scene)?;
     scene.sink.reset()?;
 
-    let asked = match scene.setup.log {
-        LogKind::Kafka(_) => json!({ "since": "90m", "until": "30m", "rate_per_second": rate }),
-        LogKind::Embedded => json!({ "since": "90m", "rate_per_second": rate }),
-    };
+    let ago = format!("{}ms", until.elapsed().as_millis());
+    let asked = json!({ "since": "90m", "until": ago, "rate_per_second": rate });
     let begun: Value = serde_json::from_str(&engine.post(REPLAYS, &asked.to_string())?)?;
     let id = begun["id"].as_str().context("the replay's id")?.to_owned();
     let (engine, allowed) = kill(&scene, engine, events, kills)?;
@@ -126,20 +124,20 @@ fn kill(
     Ok((engine, allowed))
 }
 
-/// Delivers what is replayed, and on Kafka, where records tell their age, some
-/// that came since; answers how many.
-fn deliver(scene: &Scene, engine: &Engine, events: u64) -> anyhow::Result<u64> {
-    scene.feed.fill_aged(&scene.setup, events, AGE)?.finish()?;
-    let mut all = events;
-    if let LogKind::Kafka(_) = scene.setup.log {
-        scene.feed.fill(&scene.setup, events, LATER, 0)?.finish()?;
-        all += LATER;
-    }
+/// Delivers what is replayed, and some that came since; answers how many, and
+/// when the former had come.
+fn deliver(scene: &Scene, engine: &Engine, events: u64) -> anyhow::Result<(u64, Instant)> {
+    scene.feed.fill(&scene.setup, 0, events, 0)?.finish()?;
+    std::thread::sleep(PAUSE);
+    let until = Instant::now();
+    std::thread::sleep(PAUSE);
+    scene.feed.fill(&scene.setup, events, LATER, 0)?.finish()?;
+    let all = events + LATER;
     scene.sink.wait_for(all, 0, LAST_WAIT)?;
     patiently(LAST_WAIT, "nothing is owed", || {
         Ok((engine.metric(OWED)? == 0.0).then_some(()))
     })?;
-    Ok(all)
+    Ok((all, until))
 }
 
 fn lag(rig: &Rig, scene: &Scene) -> anyhow::Result<i64> {
