@@ -64,6 +64,11 @@ pub fn run(rig: &Rig, events: u64, rate: u64, kills: u32) -> anyhow::Result<Outc
         let open = matches!(told["state"].as_str(), Some("pending" | "running"));
         Ok((!open).then_some(told))
     })?;
+    // An owner that has not read its lane yet owes nothing either.
+    patiently(LAST_WAIT, "each has come again", || {
+        let report = scene.sink.report(events)?;
+        Ok((report.missing == 0).then_some(()))
+    })?;
     patiently(LAST_WAIT, "nothing is owed", || {
         Ok((engine.metric(OWED)? == 0.0).then_some(()))
     })?;
