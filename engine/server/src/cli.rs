@@ -22,6 +22,7 @@ use crate::send::EgressError;
 use crate::telemetry;
 use crate::vault::VaultError;
 
+mod audit;
 mod client;
 mod completions;
 mod dead;
@@ -121,6 +122,8 @@ Runs until SIGTERM or Ctrl-C, then answers what is under way.")]
     /// Make, list and revoke the API's keys.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// See who changed what, and when.
+    Audit(audit::Options),
     /// Find out why an event did not arrive.
     #[command(subcommand)]
     Deliveries(deliveries::Command),
@@ -254,6 +257,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Tenants(command) => tenants::run(command).await,
         Command::EventTypes(command) => event_types::run(command).await,
         Command::Keys(command) => keys::run(command).await,
+        Command::Audit(options) => audit::run(options).await,
         Command::Deliveries(command) => deliveries::run(command).await,
         Command::Attempts(command) => deliveries::run_attempts(command).await,
         Command::Events(command) => events::run(command).await,

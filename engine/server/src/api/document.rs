@@ -1,9 +1,9 @@
 //! What the API says of itself: an OpenAPI 3.1 document, made from the routes.
 //!
-//! A route comes in by [`Routes`] alone, and with it its description: one that
+//! A route comes in by `Routes` alone, and with it its description: one that
 //! nobody described does not compile, and none is described that is not there.
 //! What all routes have in common is not said at each: what the parts of a path
-//! mean ([`SEGMENTS`]), which key a call needs ([`auth::needed`]), and which
+//! mean (`SEGMENTS`), which key a call needs (`auth::needed`), and which
 //! problems everybody can meet.
 
 use std::collections::{BTreeMap, BTreeSet};

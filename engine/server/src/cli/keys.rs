@@ -16,7 +16,7 @@ use posthaste_core::id::KeyId;
 use serde_json::{Value, json};
 
 use super::client::{Client, Server};
-use super::endpoints::text;
+use super::endpoints::{Of, encode, text};
 use super::{WrongUse, out, table};
 use crate::app::{Desk, open_desk};
 use crate::config::{Config, format_rfc3339};
@@ -58,6 +58,23 @@ Examples:
     List {
         #[command(flatten)]
         at: At,
+    },
+    /// Make a token for a tenant's own people; it lasts up to 24 hours.
+    #[command(after_help = "\
+Examples:
+  posthaste keys portal --tenant acme --can endpoints --expires-in 1h
+  posthaste keys portal --tenant acme --can read --json | jq -r .token
+
+It is made in the name of the key in POSTHASTE_API_KEY, and ends with that.")]
+    Portal {
+        #[command(flatten)]
+        of: Of,
+        /// What it is for: read or endpoints; once for each.
+        #[arg(long = "can", value_name = "CAPABILITY", required = true)]
+        capabilities: Vec<String>,
+        /// How long it lasts: 1h without it, at most 24h.
+        #[arg(long, value_name = "TIME")]
+        expires_in: Option<String>,
     },
     /// Revoke a key, and the portal tokens made in its name.
     #[command(after_help = "\
@@ -117,8 +134,32 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
             create(new, &at).await
         }
         Command::List { at } => list(&at).await,
+        Command::Portal {
+            of,
+            capabilities,
+            expires_in,
+        } => {
+            let asked = json!({ "capabilities": capabilities, "expires_in": expires_in });
+            portal(&of, &asked).await
+        }
         Command::Revoke { key, at } => revoke(key, &at).await,
     }
+}
+
+async fn portal(of: &Of, asked: &Value) -> anyhow::Result<()> {
+    let mut client = Client::connect(&of.server).await?;
+    let path = format!("/v1/tenants/{}/portal_sessions", encode(&of.tenant));
+    let body = asked.to_string().into();
+    let made = client.call(Method::POST, &path, &[], body).await?;
+    if of.json {
+        out::line(format_args!("{made:#}"))?;
+        return Ok(());
+    }
+    let (token, end) = (text(&made["token"]), text(&made["expires_at"]));
+    out::line(format_args!(
+        "token (shown this once, good until {end}): {token}"
+    ))?;
+    Ok(())
 }
 
 async fn create(new: NewKey, at: &At) -> anyhow::Result<()> {

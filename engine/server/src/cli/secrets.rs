@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::client::{Client, Server};
 use super::endpoints::{Of, encode, path, read_secret, text};
-use super::out;
+use super::pages::cell;
+use super::{out, table};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -26,6 +27,28 @@ instances, the older keys may go. The log keeps old records until it is compacte
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// An endpoint's secrets that are not over, newest first: never their texts.
+    #[command(after_help = "\
+Examples:
+  posthaste secrets list --tenant acme billing")]
+    List {
+        #[command(flatten)]
+        of: Of,
+        /// Its id or uid.
+        endpoint: String,
+    },
+    /// Take an older secret back before it expires.
+    #[command(after_help = "\
+Examples:
+  posthaste secrets delete --tenant acme billing sec_01M8A8SGRT3TMFMM1F4JJZHFBM")]
+    Delete {
+        #[command(flatten)]
+        of: Of,
+        /// Its endpoint's id or uid.
+        endpoint: String,
+        /// Its id.
+        secret: String,
     },
 }
 
@@ -60,7 +83,50 @@ pub(crate) struct Rotate {
 pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Reseal { server, json } => reseal(&server, json).await,
+        Command::List { of, endpoint } => list(&of, &endpoint).await,
+        Command::Delete {
+            of,
+            endpoint,
+            secret,
+        } => delete(&of, &endpoint, &secret).await,
     }
+}
+
+async fn list(of: &Of, endpoint: &str) -> anyhow::Result<()> {
+    let mut client = Client::connect(&of.server).await?;
+    let path = format!("{}/{}/secrets", path(&of.tenant), encode(endpoint));
+    let listed = client.call(Method::GET, &path, &[], Bytes::new()).await?;
+    if of.json {
+        out::line(format_args!("{listed:#}"))?;
+        return Ok(());
+    }
+    let secrets = listed["data"].as_array().into_iter().flatten();
+    let rows = secrets.map(|secret| {
+        vec![
+            text(&secret["id"]),
+            text(&secret["created_at"]),
+            cell(&secret["expires_at"]),
+            cell(&secret["public_key"]),
+        ]
+    });
+    let head = &["id", "created", "expires", "public key"];
+    out::write(&table::render(head, rows))?;
+    Ok(())
+}
+
+async fn delete(of: &Of, endpoint: &str, secret: &str) -> anyhow::Result<()> {
+    let mut client = Client::connect(&of.server).await?;
+    let endpoint = format!("{}/{}", path(&of.tenant), encode(endpoint));
+    let path = format!("{endpoint}/secrets/{}", encode(secret));
+    client
+        .call(Method::DELETE, &path, &[], Bytes::new())
+        .await?;
+    if of.json {
+        out::line(json!({ "deleted": secret }))?;
+    } else {
+        out::line(format_args!("deleted {}", table::plain(secret)))?;
+    }
+    Ok(())
 }
 
 async fn reseal(server: &Server, json: bool) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ mod access;
 mod again;
 mod alone;
 mod cli;
+mod commands;
 mod concurrent;
 mod dead;
 mod deliveries;

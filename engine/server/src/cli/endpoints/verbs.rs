@@ -1,16 +1,43 @@
 //! What can be asked of one endpoint: pause, resume, disable, and what it is
 //! owed.
 
+use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
 use super::super::client::Client;
+use super::super::filters::json_or_file;
+use super::super::pages::cell;
 use super::super::{follow, operations, out, table};
 use super::{Of, encode, path, text};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// All that is set of an endpoint.
+    #[command(after_help = "\
+Examples:
+  posthaste endpoints show --tenant acme billing
+  posthaste endpoints show --tenant acme billing --json | jq .version")]
+    Show(One),
+    /// Change what is set of an endpoint.
+    #[command(after_help = "\
+Examples:
+  posthaste endpoints change --tenant acme billing '{\"timeout\": \"20s\", \"description\": null}'
+  posthaste endpoints change --tenant acme billing patch.json --version 3
+
+A JSON merge patch: what it names is changed, and `null` brings a default back. Members are those
+that `show` names. With --version it is made to that version alone, and fails otherwise.")]
+    Change {
+        #[command(flatten)]
+        one: One,
+        /// The patch, or a file that holds it.
+        #[arg(value_name = "FILE|JSON")]
+        patch: String,
+        /// The version it is based on.
+        #[arg(long, value_name = "N")]
+        version: Option<u64>,
+    },
     /// Hold what an endpoint wants, until it is resumed; what is in flight ends.
     #[command(after_help = "\
 Examples:
@@ -91,6 +118,17 @@ pub(crate) struct Asked {
 
 pub(super) async fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
+        Verb::Show(one) => one.show(Method::GET, Bytes::new(), &[]).await,
+        Verb::Change {
+            one,
+            patch,
+            version,
+        } => {
+            let patch = json_or_file("the patch", &patch)?.get().to_owned();
+            let based = version.map(|version| ("if-match", format!("\"{version}\"")));
+            let headers: Vec<_> = based.iter().map(|(name, tag)| (*name, &**tag)).collect();
+            one.show(Method::PATCH, patch.into(), &headers).await
+        }
         Verb::Pause(one) => one.change("pause", "paused", &json!({})).await,
         Verb::Resume { one, from } => {
             let body = json!({ "from": from });
@@ -110,6 +148,26 @@ pub(super) async fn run(verb: Verb) -> anyhow::Result<()> {
 }
 
 impl One {
+    /// Shows the endpoint as the answer has it.
+    async fn show(
+        &self,
+        method: Method,
+        body: Bytes,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
+        let mut client = Client::connect(&self.of.server).await?;
+        let path = format!("{}/{}", path(&self.of.tenant), encode(&self.endpoint));
+        let shown = client.call(method, &path, headers, body).await?;
+        if self.of.json {
+            out::line(format_args!("{shown:#}"))?;
+            return Ok(());
+        }
+        let members = shown.as_object().into_iter().flatten();
+        let rows = members.map(|(name, value)| vec![name.clone(), cell(value)]);
+        out::write(&table::render(&["member", "value"], rows))?;
+        Ok(())
+    }
+
     async fn call(&self, client: &mut Client, verb: &str, body: &Value) -> anyhow::Result<Value> {
         let path = format!(
             "{}/{}/{verb}",
