@@ -210,6 +210,18 @@ def comes_again(receiver, id, same, fresh):
     return first["headers"], second["headers"]
 
 
+def comes_when_resent(engine, receiver, system, id, same):
+    """What arrived comes once more when somebody asks for its delivery."""
+    first = receiver.taken(id)
+    of_event = ["--tenant", system, "--event", id, "--json"]
+    [delivery] = json.loads(engine.run("posthaste", "deliveries", "list", *of_event))["data"]
+    engine.run("posthaste", "resend", delivery["id"], "--tenant", system, "--follow")
+    receiver.lines.wait(lambda _: len(receiver.of(id)) > len(first), f"{id} is resent")
+    again = receiver.of(id)[-1]
+    expect(again["verified"] and again["status"] == 200, f"{id} comes once more when it is asked for, and verified")
+    expect(again["headers"][same] == first[0]["headers"][same], f"with the same {same}")
+
+
 def standard_webhooks(engine):
     system, old = "standard-webhooks", new_secret("standard-webhooks")
     receiver = engine.receiver(system, [old], ["evt_2"])
@@ -247,6 +259,7 @@ def stripe_like(engine):
     first, second = comes_again(receiver, id, ["webhook-id"], ["stripe-signature"])
     at = lambda headers: int(headers["stripe-signature"].split(",")[0].removeprefix("t="))
     expect(at(second) > at(first), "whose t= is later")
+    comes_when_resent(engine, receiver, system, samples(system)[0]["id"], "webhook-id")
     new = engine.rotate(system, "billing")
     known_by_either(engine, receiver, system, new)
     signature = receiver.taken("evt_rotated_new")[0]["headers"]["stripe-signature"]
@@ -269,6 +282,7 @@ def github_like(engine):
     expect(guids == {one["headers"]["x-github-delivery"] for _, one in came}, "with X-GitHub-Delivery")
     expect(len(guids) == 3, "X-GitHub-Delivery is another one for each event")
     forgeries_are_refused(receiver, receiver.taken("push-6dcb09b5")[0])
+    comes_when_resent(engine, receiver, system, "push-6dcb09b5", "x-github-delivery")
     comes_again(receiver, "pull-request-1347", ["webhook-id", "x-github-delivery", "x-github-hook-id"], [])
     new = engine.rotate(system, "hello-world")
     known_by_either(engine, receiver, system, new)

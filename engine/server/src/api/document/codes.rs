@@ -100,6 +100,8 @@ codes! {
         None, "a token is made in the name of a key: expected `api.auth` to be `keys`";
     UnreadableHeader = 409 "unreadable_header", "A header was sealed under a key that is not here.",
         None, "`authorization` is sealed under a master key that is not among `secrets.keys`";
+    NotVerified = 409 "not_verified", "Its receiver did not answer the challenge.",
+        None, "its receiver did not answer the challenge: http_4xx (401)";
     NothingToVerify = 409 "nothing_to_verify", "Its receiver is not to be asked.",
         None, "its `verify` is `none`: expected `ping` or `challenge`";
     InProgress = 409 "in_progress", "A request with this key is under way.",

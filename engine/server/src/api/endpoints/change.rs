@@ -218,6 +218,7 @@ pub async fn replace(
             body = Answered,
             headers(("etag" = String, description = "Its version, for `if-match`.")),
         ),
+        codes::NotVerified,
         codes::VersionConflict,
         codes::Invalid,
         codes::Unavailable,
