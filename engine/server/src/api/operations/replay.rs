@@ -126,6 +126,7 @@ struct Plan {
             body = Begun,
             headers(("location" = String, description = "Where it is shown.")),
         ),
+        codes::NotFound,
         codes::TooManyOperations,
         codes::EndpointDisabled,
         codes::Invalid,

@@ -60,6 +60,7 @@ struct Resend {
             body = Shown,
             headers(("location" = String, description = "Where it is shown.")),
         ),
+        codes::NotFound,
         codes::TooManyOperations,
         codes::EndpointDisabled,
         codes::Invalid,
