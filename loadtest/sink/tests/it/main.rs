@@ -47,7 +47,7 @@ fn deliveries_are_verified_counted_and_gaps_are_named() {
     assert!(
         failures[1]["reason"]
             .to_string()
-            .contains("no signature that matches")
+            .contains("no signature in the header matches")
     );
     assert_eq!(report["endpoints"][0]["path"], "/e/1");
     assert_eq!(report["endpoints"][0]["refused"], 2);
