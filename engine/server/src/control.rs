@@ -58,16 +58,10 @@ pub struct Endpoints {
 pub struct Feed {
     consumer: Box<dyn GroupConsumer>,
     table: Table,
-    keys: Keys,
-    keys_changed: bool,
-    operations: Operations,
-    operations_changed: bool,
-    catalog: Catalog,
-    catalog_changed: bool,
+    keys: Shown<Keys>,
+    operations: Shown<Operations>,
+    catalog: Shown<Catalog>,
     registry: watch::Sender<Arc<Registry>>,
-    keys_seen: watch::Sender<Arc<Keys>>,
-    operations_seen: watch::Sender<Arc<Operations>>,
-    catalog_seen: watch::Sender<Arc<Catalog>>,
     folded: watch::Sender<Offset>,
     policies: Arc<Policies>,
     /// Endpoints whose policy is not known, as last counted.
@@ -79,6 +73,13 @@ pub struct Feed {
     end: Offset,
     /// Keys with a refused change that nothing stands behind yet.
     refused: Vec<Bytes>,
+}
+
+/// A fold of a part of the table, and those who see it.
+struct Shown<T> {
+    fold: T,
+    changed: bool,
+    seen: watch::Sender<Arc<T>>,
 }
 
 /// What a batch came to, told once it can be seen.
@@ -115,24 +116,18 @@ impl Endpoints {
         };
         let (_, end) = log.bounds(&table).await?;
         let (registry, registry_seen) = watch::channel(Arc::default());
-        let (keys_seen, keys) = watch::channel(Arc::default());
-        let (operations_seen, operations) = watch::channel(Arc::default());
-        let (catalog_seen, catalog) = watch::channel(Arc::default());
+        let (keys, keys_seen) = Shown::new();
+        let (operations, operations_seen) = Shown::new();
+        let (catalog, catalog_seen) = Shown::new();
         let (folded, folded_seen) = watch::channel(0);
         let pending = Pending::default();
         let feed = Feed {
             consumer: log.follow(&table.topic)?,
             table: Table::default(),
-            keys: Keys::default(),
-            keys_changed: false,
-            operations: Operations::default(),
-            operations_changed: false,
-            catalog: Catalog::default(),
-            catalog_changed: false,
+            keys,
+            operations,
+            catalog,
             registry,
-            keys_seen,
-            operations_seen,
-            catalog_seen,
             folded,
             policies: Arc::clone(&config.retry_policies.0),
             strays: 0,
@@ -144,9 +139,9 @@ impl Endpoints {
         tokio::spawn(feed.run(stop));
         let mut endpoints = Self {
             registry: registry_seen,
-            keys,
-            operations,
-            catalog,
+            keys: keys_seen,
+            operations: operations_seen,
+            catalog: catalog_seen,
             folded: folded_seen,
             writer: Writer::new(log, table, config.topics.changes(), pending),
         };
@@ -180,6 +175,25 @@ impl Endpoints {
     /// What is said of tenants and event types now.
     pub fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.catalog.borrow())
+    }
+}
+
+impl<T: Clone + Default> Shown<T> {
+    fn new() -> (Self, watch::Receiver<Arc<T>>) {
+        let (seen, receiver) = watch::channel(Arc::default());
+        let shown = Self {
+            fold: T::default(),
+            changed: false,
+            seen,
+        };
+        (shown, receiver)
+    }
+
+    /// Shows what changed, if anything did.
+    fn publish(&mut self) {
+        if std::mem::take(&mut self.changed) {
+            self.seen.send_replace(Arc::new(self.fold.clone()));
+        }
     }
 }
 
@@ -241,16 +255,16 @@ impl Feed {
 
     /// Whoever a record is about takes it.
     fn apply(&mut self, key: &[u8], value: &Bytes) -> Result<Applied, String> {
-        if self.keys.apply(key, value)? {
-            self.keys_changed = true;
+        if self.keys.fold.apply(key, value)? {
+            self.keys.changed = true;
             return Ok(Applied::Taken);
         }
-        if self.operations.apply(key, value)? {
-            self.operations_changed = true;
+        if self.operations.fold.apply(key, value)? {
+            self.operations.changed = true;
             return Ok(Applied::Taken);
         }
-        if let Some(applied) = self.catalog.apply(key, value)? {
-            self.catalog_changed |= applied == Applied::Taken;
+        if let Some(applied) = self.catalog.fold.apply(key, value)? {
+            self.catalog.changed |= applied == Applied::Taken;
             return Ok(applied);
         }
         self.table.apply(key, value)
@@ -274,7 +288,7 @@ impl Feed {
         for key in std::mem::take(&mut self.refused) {
             let value = match endpoint_of(&key) {
                 Some(id) => Some(self.table.restated(id)),
-                None => self.catalog.restated(&key),
+                None => self.catalog.fold.restated(&key),
             };
             let Some(value) = value else {
                 continue;
@@ -316,20 +330,16 @@ impl Feed {
 
     fn publish(&mut self, next: Offset) {
         let registry = self.table.snapshot();
-        telemetry::endpoints(registry.len());
-        self.count_strays(&registry);
-        self.registry.send_replace(registry);
-        if std::mem::take(&mut self.keys_changed) {
-            self.keys_seen.send_replace(Arc::new(self.keys.clone()));
+        // How far operations are is written every second or two: that is nothing
+        // to owners and shards, which look through all they have.
+        if !Arc::ptr_eq(&registry, &self.registry.borrow()) {
+            telemetry::endpoints(registry.len());
+            self.count_strays(&registry);
+            self.registry.send_replace(registry);
         }
-        if std::mem::take(&mut self.operations_changed) {
-            let operations = Arc::new(self.operations.clone());
-            self.operations_seen.send_replace(operations);
-        }
-        if std::mem::take(&mut self.catalog_changed) {
-            self.catalog_seen
-                .send_replace(Arc::new(self.catalog.clone()));
-        }
+        self.keys.publish();
+        self.operations.publish();
+        self.catalog.publish();
         self.folded.send_replace(next);
     }
 }
