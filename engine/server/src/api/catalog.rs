@@ -2,20 +2,14 @@
 //! are changed by: a caller may name the version a change is based on, and 0
 //! says that there is none yet.
 
-use std::borrow::Cow;
-use std::marker::PhantomData;
-
 use axum::Json;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use posthaste_core::limits::{DECLARED_TYPES_MAX, TENANTS_MAX};
 use posthaste_core::records::{EventType, RecordProblem, Tenant, Versioned};
 use serde::Serialize;
-use utoipa::openapi::{RefOr, Schema};
-use utoipa::{PartialSchema, ToSchema};
 
 use super::Api;
-use super::endpoints::changing;
 use super::problem::Problem;
 use crate::control::{By, Catalog, CommandError, Kind};
 
@@ -119,44 +113,6 @@ pub(super) fn answer(is_new: bool, version: u64, shown: &impl Serialize) -> Resp
     };
     let tag: [(HeaderName, String); 1] = [(header::ETAG, format!("\"{version}\""))];
     (status, tag, Json(shown)).into_response()
-}
-
-/// What replaces all that is said, as it is described.
-pub(super) struct Replacement<T>(PhantomData<T>);
-
-/// What is merged with it.
-pub(super) struct Patch<T>(PhantomData<T>);
-
-impl<T: ToSchema> PartialSchema for Replacement<T> {
-    fn schema() -> RefOr<Schema> {
-        changing(T::schema(), false)
-    }
-}
-
-impl<T: ToSchema> PartialSchema for Patch<T> {
-    fn schema() -> RefOr<Schema> {
-        changing(T::schema(), true)
-    }
-}
-
-impl<T: ToSchema> ToSchema for Replacement<T> {
-    fn name() -> Cow<'static, str> {
-        format!("{}Replacement", T::name()).into()
-    }
-
-    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        T::schemas(schemas);
-    }
-}
-
-impl<T: ToSchema> ToSchema for Patch<T> {
-    fn name() -> Cow<'static, str> {
-        format!("{}Patch", T::name()).into()
-    }
-
-    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        T::schemas(schemas);
-    }
 }
 
 impl From<RecordProblem> for Problem {

@@ -28,6 +28,7 @@ use super::auth::{self, REQUEST_ID};
 use super::idempotency;
 use super::problem;
 
+pub(super) mod changes;
 pub(super) mod codes;
 pub(super) mod page;
 pub(super) mod values;

@@ -38,7 +38,7 @@ mod shown;
 mod start;
 pub mod status;
 
-pub(in crate::api) use change::{Place, answer_asked, based, changing, merge};
+pub(in crate::api) use change::{Place, answer_asked, based, merge};
 use shown::{Shown, filter_of, shown, texts};
 
 /// What a new endpoint is made of, and all of it that can be changed.

@@ -27,6 +27,7 @@ use super::{
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
+use crate::api::document::changes::{Patch, Replacement};
 use crate::api::document::codes;
 use crate::api::document::values::IfMatch;
 use crate::api::problem::{Problem, Segments};
@@ -34,10 +35,8 @@ use crate::api::signing::Signing;
 use crate::api::verification::{Verification, ask, settle};
 use crate::control::CommandError;
 
-mod described;
-
-pub(in crate::api) use described::changing;
-use described::{EndpointPatch, EndpointReplacement};
+type EndpointReplacement = Replacement<NewEndpoint>;
+type EndpointPatch = Patch<NewEndpoint>;
 
 /// The version of an endpoint, as `If-Match` takes it.
 pub(super) fn tag(endpoint: &Endpoint) -> [(HeaderName, String); 1] {
