@@ -20,7 +20,7 @@ use posthaste_proto::Record as _;
 use super::OwnerRoom;
 use super::part::Part;
 use super::writes::{Done, FIRST_WAIT, Place, Writer, Writing, plain};
-use crate::log::{APPEND_WAIT_MAX, LogError, NewRecord, Offset, Record, TopicPartition};
+use crate::log::{APPEND_WAIT_MAX, LogError, Offset, Record, TopicPartition};
 
 /// Reads the event that a source's record holds, as ingest does.
 pub type Decode = Arc<dyn Fn(&TopicPartition, &Record) -> Result<Event, EventError> + Send + Sync>;
@@ -256,16 +256,7 @@ impl Writer {
     fn tell(&self, place: Place, id: OperationId, records: Vec<(Bytes, Bytes)>) -> Writing {
         self.run(place, move |this| async move {
             for (key, value) in records {
-                let record = NewRecord {
-                    to: TopicPartition {
-                        topic: this.topics.endpoints(),
-                        partition: 0,
-                    },
-                    key,
-                    value,
-                    headers: Vec::new(),
-                };
-                crate::log::append_until_durable(&*this.log, record, FIRST_WAIT).await;
+                this.put(key, value).await;
             }
             Done::Operated(id, Came::Told)
         })

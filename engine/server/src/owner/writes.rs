@@ -342,18 +342,23 @@ impl Writer {
 
     fn table(&self, place: Place, key: Bytes, value: Bytes) -> Writing {
         self.run(place, |this| async move {
-            let record = NewRecord {
-                to: TopicPartition {
-                    topic: this.topics.endpoints(),
-                    partition: 0,
-                },
-                key,
-                value,
-                headers: Vec::new(),
-            };
-            append_until_durable(&*this.log, record, FIRST_WAIT).await;
+            this.put(key, value).await;
             Done::Told
         })
+    }
+
+    /// Writes a record of the endpoints table.
+    pub(super) async fn put(&self, key: Bytes, value: Bytes) {
+        let record = NewRecord {
+            to: TopicPartition {
+                topic: self.topics.endpoints(),
+                partition: 0,
+            },
+            key,
+            value,
+            headers: Vec::new(),
+        };
+        append_until_durable(&*self.log, record, FIRST_WAIT).await;
     }
 
     /// Tells whoever listens. A delivery's record is read first where the notice
