@@ -1,10 +1,9 @@
 //! Commands that show and change what the API keeps, as somebody types them.
 
-use std::process::Stdio;
-
 use serde_json::Value;
 
-use crate::refusals::program::{Refused, Server, embedded, file, posthaste};
+use crate::access::first_key;
+use crate::refusals::program::{Refused, Server, embedded, posthaste};
 
 /// A server that asks for keys, and whoever has the first.
 struct Admin {
@@ -15,12 +14,7 @@ struct Admin {
 impl Admin {
     fn start(dir: &std::path::Path) -> Self {
         let config = format!("{}[api]\nauth = \"keys\"\n", embedded(dir));
-        let file = file(&config);
-        let at = ["--json", "--config", file.path().to_str().unwrap()];
-        let words = [&["keys", "create", "--scope", "admin"][..], &at].concat();
-        let made = posthaste(&words).stdin(Stdio::null()).output().unwrap();
-        let made: Value = serde_json::from_slice(&made.stdout).unwrap();
-        let key = made["key"].as_str().unwrap().to_owned();
+        let key = first_key(&config);
         let server = Server::start(&config);
         Self { server, key }
     }
