@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use futures_util::future::try_join_all;
+use posthaste_core::id::EndpointId;
+use posthaste_core::lane::partition_of;
 use posthaste_core::limits::{LOOK_BYTES_MAX, LOOK_TIME_MAX, LOOKS_MAX};
 use posthaste_core::time::Timestamp;
 use serde::Serialize;
@@ -114,6 +116,15 @@ pub(super) fn sources(api: &Api) -> Vec<ByteString> {
     let topics = &api.config.ingest.topics;
     let named = topics.iter().map(|name| ByteString::from(name.as_str()));
     named.chain([api.config.topics.operational()]).collect()
+}
+
+/// Where an endpoint's deliveries are in the lane.
+pub(super) fn lane_of(api: &Api, endpoint: EndpointId) -> TopicPartition {
+    let topics = &api.config.topics;
+    TopicPartition {
+        topic: topics.lane(),
+        partition: partition_of(endpoint, topics.lane_partitions),
+    }
 }
 
 /// So much earlier.

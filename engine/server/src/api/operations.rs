@@ -24,7 +24,7 @@ pub mod routes;
 mod span;
 mod start;
 
-pub(super) use start::{accepted, begin, check_room, new, put, unheard};
+pub(super) use start::{Accepted, accepted, begin, check_room, new, put, unheard};
 
 /// Where an operation stands, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

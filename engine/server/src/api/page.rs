@@ -126,3 +126,12 @@ pub(super) fn read_limit(limit: usize, most: usize) -> Result<usize, Problem> {
 pub(super) fn no_cursor() -> Problem {
     Problem::invalid("cursor", "expected the `next_cursor` of an answer")
 }
+
+/// Of a tenant that the path names nothing else says it.
+pub(super) fn only_by_path(tenant: Option<&String>) -> Result<(), Problem> {
+    let detail = "the path names the tenant: expected none beside it";
+    match tenant {
+        Some(_) => Err(Problem::invalid("tenant", detail)),
+        None => Ok(()),
+    }
+}

@@ -20,7 +20,7 @@ use crate::api::endpoints::find_any;
 use crate::api::look::{Budget, turn};
 use crate::api::operations::lane::check_attempts;
 use crate::api::operations::resend::{self, Place};
-use crate::api::operations::{Shown, accepted, begin, new};
+use crate::api::operations::{Accepted, accepted, begin, new};
 use crate::api::problem::{Problem, Segments};
 use crate::log::Offset;
 
@@ -40,19 +40,14 @@ struct Known {
     operation_id = "retry_delivery",
     tag = "Operations",
     responses(
-        (
-            status = 202,
-            description = "The operation, which begins.",
-            body = Shown,
-            headers(("location" = String, description = "Where it is shown.")),
-        ),
+        Accepted,
         codes::TooManyOperations,
         codes::EndpointDisabled,
         codes::EndpointPaused,
         codes::DeliveryHeld,
         codes::Invalid,
         codes::Unavailable,
-    ),
+    )
 )]
 pub async fn retry(
     State(api): State<Arc<Api>>,
@@ -69,19 +64,14 @@ pub async fn retry(
     operation_id = "retry_delivery_of_tenant",
     tag = "Operations",
     responses(
-        (
-            status = 202,
-            description = "The operation, which begins.",
-            body = Shown,
-            headers(("location" = String, description = "Where it is shown.")),
-        ),
+        Accepted,
         codes::TooManyOperations,
         codes::EndpointDisabled,
         codes::EndpointPaused,
         codes::DeliveryHeld,
         codes::Invalid,
         codes::Unavailable,
-    ),
+    )
 )]
 pub async fn retry_of_tenant(
     State(api): State<Arc<Api>>,
@@ -98,17 +88,12 @@ pub async fn retry_of_tenant(
     operation_id = "cancel_delivery",
     tag = "Operations",
     responses(
-        (
-            status = 202,
-            description = "The operation, which begins.",
-            body = Shown,
-            headers(("location" = String, description = "Where it is shown.")),
-        ),
+        Accepted,
         codes::TooManyOperations,
         codes::DeliveryNotOwed,
         codes::Invalid,
         codes::Unavailable,
-    ),
+    )
 )]
 pub async fn cancel(
     State(api): State<Arc<Api>>,
@@ -125,17 +110,12 @@ pub async fn cancel(
     operation_id = "cancel_delivery_of_tenant",
     tag = "Operations",
     responses(
-        (
-            status = 202,
-            description = "The operation, which begins.",
-            body = Shown,
-            headers(("location" = String, description = "Where it is shown.")),
-        ),
+        Accepted,
         codes::TooManyOperations,
         codes::DeliveryNotOwed,
         codes::Invalid,
         codes::Unavailable,
-    ),
+    )
 )]
 pub async fn cancel_of_tenant(
     State(api): State<Arc<Api>>,

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use posthaste_core::id::{DeliveryId, EndpointId};
 use posthaste_core::lane::fold::{Change, Fold, Head, Owed};
-use posthaste_core::lane::partition_of;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::{Record as _, RecordType};
@@ -13,8 +12,8 @@ use proto::progress::Kind;
 
 use super::Found;
 use crate::api::Api;
-use crate::api::look::{Ahead, Budget, CLOCKS_APART, before};
-use crate::log::{LogError, Offset, Record, TopicPartition};
+use crate::api::look::{Ahead, Budget, CLOCKS_APART, before, lane_of};
+use crate::log::{LogError, Offset, Record};
 
 /// How a delivery stands in the lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +49,7 @@ pub(super) async fn look(
     found: &Found,
     budget: &mut Budget,
 ) -> Result<InLane, LogError> {
-    let topics = &api.config.topics;
-    let tp = TopicPartition {
-        topic: topics.lane(),
-        partition: partition_of(found.endpoint, topics.lane_partitions),
-    };
+    let tp = lane_of(api, found.endpoint);
     let partition = tp.partition;
     let since = before(found.begins(api.clock.now()), CLOCKS_APART);
     let mut ahead = Ahead::open(&*api.log, vec![tp], since, None).await?;

@@ -19,7 +19,7 @@ use crate::api::Api;
 use crate::api::dead_letters::{find_endpoint, read_time};
 use crate::api::document::values;
 use crate::api::look::{Bound, Budget, CLOCKS_APART, Cursor, Key, before, cut, partitions, turn};
-use crate::api::page::{no_cursor, read_limit};
+use crate::api::page::{no_cursor, only_by_path, read_limit};
 use crate::api::problem::Problem;
 use crate::config::format_rfc3339_millis;
 use crate::log::LogError;
@@ -186,10 +186,7 @@ impl From<&Origin> for Place {
 impl Listing {
     /// The path names the tenant.
     pub(super) fn of_tenant(mut self, tenant: String) -> Result<Self, Problem> {
-        if self.tenant.is_some() {
-            let detail = "the path names the tenant: expected none beside it";
-            return Err(Problem::invalid("tenant", detail));
-        }
+        only_by_path(self.tenant.as_ref())?;
         self.tenant = Some(tenant);
         Ok(self)
     }

@@ -6,20 +6,19 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use posthaste_core::content::View;
 use posthaste_core::endpoint::Endpoint;
 use posthaste_core::limits::OPERATIONS_PER_REQUEST_MAX;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::read::{Found, find_event};
+use super::read::find_event;
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::Whole;
 use crate::api::document::codes;
 use crate::api::endpoints::find;
 use crate::api::operations::lane::read_optional;
-use crate::api::operations::replay::check_takes;
+use crate::api::operations::replay::{check_takes, refuse_names};
 use crate::api::operations::resend::{Place, of};
 use crate::api::operations::{Shown, check_room, put, unheard};
 use crate::api::problem::{Problem, Segments};
@@ -92,10 +91,7 @@ pub async fn replay_of_tenant(
     Whole(body): Whole,
 ) -> Result<Response, Problem> {
     let mut asked: Again = read_optional(&body)?;
-    if asked.tenant.is_some() {
-        return Err(Problem::invalid("tenant", "the path names it already"));
-    }
-    asked.tenant = Some(tenant);
+    refuse_names(None, asked.tenant.replace(tenant).as_ref())?;
     start(&api, &id, asked, &caller).await
 }
 
@@ -108,7 +104,7 @@ async fn start(api: &Api, id: &str, asked: Again, caller: &Caller) -> Result<Res
             let all = names.iter().map(|name| find(api, &event.tenant, name));
             all.collect::<Result<_, _>>()?
         }
-        None => wanting(api, &found),
+        None => found.wanted_by(api),
     };
     if endpoints.is_empty() {
         let wanted = "no endpoint wants the event: name some in `endpoint_ids`";
@@ -136,19 +132,4 @@ async fn start(api: &Api, id: &str, asked: Again, caller: &Caller) -> Result<Res
     }
     let answer = Begun { operations: begun };
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
-}
-
-/// Who wants it, as they are now.
-fn wanting(api: &Api, found: &Found) -> Vec<Arc<Endpoint>> {
-    let (event, registry) = (&found.event, api.endpoints.registry().borrow().clone());
-    let mut matched = Vec::new();
-    registry.matching(&event.tenant, &event.event_type, &mut matched);
-    let view = View {
-        event_type: &event.event_type,
-        headers: &found.record.headers,
-        body: &event.body,
-    };
-    registry.sift(&event.tenant, &view, &mut matched);
-    let known = matched.into_iter().filter_map(|ix| registry.endpoint(ix));
-    known.cloned().collect()
 }

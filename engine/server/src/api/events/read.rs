@@ -21,7 +21,7 @@ use crate::api::document::{codes, values};
 use crate::api::look::{
     Ahead, Bound, Budget, CLOCKS_APART, Cursor, Piece, before, cut, partitions, sources, turn,
 };
-use crate::api::page::{no_cursor, read_limit};
+use crate::api::page::{no_cursor, only_by_path, read_limit};
 use crate::api::problem::{Asked, Problem, Segments};
 use crate::config::format_rfc3339_millis;
 use crate::log::Record;
@@ -262,14 +262,6 @@ pub async fn show_of_tenant(
     only_by_path(lookup.tenant.as_ref())?;
     lookup.tenant = Some(tenant);
     answer(&api, &id, lookup).await
-}
-
-fn only_by_path(tenant: Option<&String>) -> Result<(), Problem> {
-    let detail = "the path names the tenant: expected none beside it";
-    match tenant {
-        Some(_) => Err(Problem::invalid("tenant", detail)),
-        None => Ok(()),
-    }
 }
 
 fn range(since: Option<&str>, until: Option<&str>, now: Timestamp) -> Result<Range, Problem> {

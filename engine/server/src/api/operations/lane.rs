@@ -5,22 +5,22 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use posthaste_core::endpoint::Endpoint;
-use posthaste_core::lane::partition_of;
 use posthaste_core::operation::{Kind, Operation};
 use posthaste_core::time::Timestamp;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::replay::check_takes;
-use super::{Shown, accepted, begin, new};
+use super::{Accepted, accepted, begin, new};
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
 use crate::api::dead_letters::read_time;
 use crate::api::document::{codes, values};
 use crate::api::endpoints::find;
+use crate::api::look::lane_of;
 use crate::api::problem::{Problem, Segments};
-use crate::log::{Offset, TopicPartition};
+use crate::log::Offset;
 
 /// What to cancel.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -46,12 +46,7 @@ struct Nothing {}
     tag = "Operations",
     request_body = Option<Cancel>,
     responses(
-        (
-            status = 202,
-            description = "The operation, which begins.",
-            body = Shown,
-            headers(("location" = String, description = "Where it is shown.")),
-        ),
+        Accepted,
         codes::TooManyOperations,
         codes::Invalid,
         codes::Unavailable,
@@ -80,17 +75,12 @@ pub async fn cancel(
     operation_id = "retry_owed_now",
     tag = "Operations",
     responses(
-        (
-            status = 202,
-            description = "The operation, which begins.",
-            body = Shown,
-            headers(("location" = String, description = "Where it is shown.")),
-        ),
+        Accepted,
         codes::TooManyOperations,
         codes::EndpointDisabled,
         codes::EndpointPaused,
         codes::Unavailable,
-    ),
+    )
 )]
 pub async fn retry_now(
     State(api): State<Arc<Api>>,
@@ -109,17 +99,12 @@ pub async fn retry_now(
     operation_id = "probe_endpoint",
     tag = "Operations",
     responses(
-        (
-            status = 202,
-            description = "The operation, which begins.",
-            body = Shown,
-            headers(("location" = String, description = "Where it is shown.")),
-        ),
+        Accepted,
         codes::TooManyOperations,
         codes::EndpointDisabled,
         codes::EndpointPaused,
         codes::Unavailable,
-    ),
+    )
 )]
 pub async fn probe(
     State(api): State<Arc<Api>>,
@@ -162,11 +147,7 @@ pub(in crate::api) async fn cancel_before(
     before: Option<Timestamp>,
     caller: &Caller,
 ) -> Result<Operation, Problem> {
-    let topics = &api.config.topics;
-    let lane = TopicPartition {
-        topic: topics.lane(),
-        partition: partition_of(endpoint.id, topics.lane_partitions),
-    };
+    let lane = lane_of(api, endpoint.id);
     let before: Offset = match before {
         Some(time) => api.log.offset_at(&lane, time).await?,
         None => api.log.bounds(&lane).await?.1,

@@ -178,7 +178,7 @@ pub async fn create_for(
 }
 
 /// The path says whose it is.
-pub(super) fn refuse_names(
+pub(in crate::api) fn refuse_names(
     endpoint: Option<&String>,
     tenant: Option<&String>,
 ) -> Result<(), Problem> {

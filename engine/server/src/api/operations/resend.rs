@@ -11,7 +11,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::replay::check_takes;
-use super::{Shown, accepted, begin, new};
+use super::{Accepted, accepted, begin, new};
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
@@ -54,12 +54,7 @@ struct Resend {
     tag = "Operations",
     request_body = Resend,
     responses(
-        (
-            status = 202,
-            description = "The operation, which begins.",
-            body = Shown,
-            headers(("location" = String, description = "Where it is shown.")),
-        ),
+        Accepted,
         codes::NotFound,
         codes::TooManyOperations,
         codes::EndpointDisabled,
@@ -86,12 +81,7 @@ pub async fn create(
     tag = "Operations",
     request_body = Resend,
     responses(
-        (
-            status = 202,
-            description = "The operation, which begins.",
-            body = Shown,
-            headers(("location" = String, description = "Where it is shown.")),
-        ),
+        Accepted,
         codes::TooManyOperations,
         codes::EndpointDisabled,
         codes::Invalid,

@@ -11,6 +11,7 @@ use posthaste_core::limits::{LIST_PAGE_DEFAULT, LIST_PAGE_MAX};
 use posthaste_core::operation::{Known, Operation, Wanted};
 use serde::Deserialize;
 
+use super::replay::refuse_names;
 use super::{KINDS, STATES, Shown, Stands, operations};
 use crate::api::Api;
 use crate::api::auth::Caller;
@@ -82,9 +83,7 @@ pub async fn list_of_tenant(
     Asked(mut listing): Asked<Listing>,
 ) -> Result<Response, Problem> {
     check_tenant(&tenant)?;
-    if listing.tenant.replace(tenant).is_some() {
-        return Err(Problem::invalid("tenant", "the path names it already"));
-    }
+    refuse_names(None, listing.tenant.replace(tenant).as_ref())?;
     page(&api, listing)
 }
 

@@ -91,6 +91,16 @@ pub(in crate::api) async fn put(api: &Api, operation: &Operation, by: &By) -> Re
     Ok(())
 }
 
+/// [`accepted`], as it is described.
+#[derive(utoipa::IntoResponses)]
+#[response(
+    status = 202,
+    description = "The operation, which begins.",
+    headers(("location" = String, description = "Where it is shown.")),
+)]
+#[expect(dead_code, reason = "only its description is used")]
+pub(in crate::api) struct Accepted(Shown);
+
 /// The answer to whoever asked for one: it is written, and not done.
 pub(in crate::api) fn accepted(operation: Operation, more: &[(&str, Value)]) -> Response {
     // Of the tenant, so that its own credentials may follow it.

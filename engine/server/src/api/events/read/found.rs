@@ -1,11 +1,13 @@
 //! An event that was found, as it is shown.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use posthaste_core::content::View;
 use posthaste_core::delivery::delivery_id;
+use posthaste_core::endpoint::Endpoint;
 use posthaste_core::id::{DeliveryId, EndpointId};
 use posthaste_core::limits::EVENT_SHOWN_BYTES_MAX;
 
@@ -84,8 +86,8 @@ impl Found {
         self.record.headers.iter().map(header).collect()
     }
 
-    /// Who wants it, of the endpoints that were there when it came.
-    fn wanting(&self, api: &Api) -> Vec<(DeliveryId, EndpointId)> {
+    /// Who wants it, as they are now.
+    pub(in crate::api::events) fn wanted_by(&self, api: &Api) -> Vec<Arc<Endpoint>> {
         let (event, registry) = (&self.event, api.endpoints.registry().borrow().clone());
         let mut matched = Vec::new();
         registry.matching(&event.tenant, &event.event_type, &mut matched);
@@ -95,10 +97,16 @@ impl Found {
             body: &event.body,
         };
         registry.sift(&event.tenant, &view, &mut matched);
-        let came = event.origin.timestamp.after(CLOCKS_APART);
-        let there = matched.into_iter().filter_map(|ix| registry.endpoint(ix));
-        let there = there.filter(|endpoint| endpoint.created_at <= came);
-        let delivery = |id| (delivery_id(&event.origin, id, &[]), id);
+        let known = matched.into_iter().filter_map(|ix| registry.endpoint(ix));
+        known.cloned().collect()
+    }
+
+    /// Its deliveries to those that want it and were there when it came.
+    fn wanting(&self, api: &Api) -> Vec<(DeliveryId, EndpointId)> {
+        let came = self.event.origin.timestamp.after(CLOCKS_APART);
+        let wanted = self.wanted_by(api).into_iter();
+        let there = wanted.filter(|endpoint| endpoint.created_at <= came);
+        let delivery = |id| (delivery_id(&self.event.origin, id, &[]), id);
         there.map(|endpoint| delivery(endpoint.id)).collect()
     }
 }
