@@ -1,14 +1,13 @@
 //! `posthaste dead`.
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
-use posthaste_core::limits::DEAD_PAGE_MAX;
 use serde_json::{Value, json};
 
 use super::client::{Client, Server};
-use super::endpoints::{encode, text};
+use super::endpoints::text;
+use super::pages::gather;
 use super::{follow, operations, out, table};
 
 const PATH: &str = "/v1/dead_letters";
@@ -130,35 +129,14 @@ impl Filter {
 
 async fn list(options: List) -> anyhow::Result<()> {
     let mut client = Client::connect(&options.server).await?;
-    let mut found = Vec::new();
-    let mut cursor = None;
-    loop {
-        let limit = (options.limit - found.len()).min(DEAD_PAGE_MAX);
-        let mut path = format!("{PATH}?limit={limit}");
-        let filter = options.filter.pairs();
-        for (name, value) in filter.chain(cursor.iter().map(|at: &String| ("cursor", &**at))) {
-            path.push_str(&format!("&{name}={}", encode(value)));
-        }
-        let page = client.call(Method::GET, &path, &[], Bytes::new()).await?;
-        found.extend(page["data"].as_array().into_iter().flatten().cloned());
-        cursor = page["next_cursor"].as_str().map(ToOwned::to_owned);
-        if cursor.is_none() || found.len() >= options.limit {
-            break;
-        }
-    }
-    let has_more = cursor.is_some();
+    let pairs: Vec<_> = options.filter.pairs().collect();
+    let found = gather(&mut client, PATH, &pairs, options.limit).await?;
     if options.json {
-        let page = json!({ "data": found, "has_more": has_more });
-        out::line(format_args!("{page:#}"))?;
+        out::line(format_args!("{:#}", found.json()))?;
         return Ok(());
     }
-    out::write(&table::render(HEAD, found.iter().map(row)))?;
-    if has_more {
-        eprintln!(
-            "there may be more: --limit {} or --since",
-            options.limit * 10
-        );
-    }
+    out::write(&table::render(HEAD, found.data.iter().map(row)))?;
+    found.hint(options.limit);
     Ok(())
 }
 

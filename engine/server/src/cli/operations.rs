@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
-use posthaste_core::limits::LIST_PAGE_MAX;
 use serde_json::{Value, json};
 
 use super::client::{Client, Server};
 use super::endpoints::{encode, text};
+use super::pages::{gather, given, under};
 use super::{follow, out, table};
 
 #[derive(Debug, Subcommand)]
@@ -114,44 +114,24 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
 
 /// Where operations are: a tenant's own key reaches only the tenant's.
 pub(super) fn base(tenant: Option<&str>) -> String {
-    match tenant {
-        Some(tenant) => format!("/v1/tenants/{}/operations", encode(tenant)),
-        None => "/v1/operations".to_owned(),
-    }
+    under(tenant, "operations")
 }
 
 async fn list(options: List) -> anyhow::Result<()> {
     let mut client = Client::connect(&options.server).await?;
-    let mut found = Vec::new();
-    let mut cursor = None;
-    let asked = [
+    let pairs = given([
         ("endpoint", &options.endpoint),
         ("kind", &options.kind),
         ("state", &options.state),
-    ];
-    loop {
-        let limit = (options.limit - found.len()).min(LIST_PAGE_MAX);
-        let mut path = format!("{}?limit={limit}", base(options.tenant.as_deref()));
-        for (name, value) in asked.into_iter().chain([("cursor", &cursor)]) {
-            if let Some(value) = value {
-                path.push_str(&format!("&{name}={}", encode(value)));
-            }
-        }
-        let page = client.call(Method::GET, &path, &[], Bytes::new()).await?;
-        found.extend(page["data"].as_array().into_iter().flatten().cloned());
-        cursor = page["next_cursor"].as_str().map(ToOwned::to_owned);
-        if cursor.is_none() || found.len() >= options.limit {
-            break;
-        }
-    }
-    let has_more = cursor.is_some();
+    ]);
+    let path = base(options.tenant.as_deref());
+    let found = gather(&mut client, &path, &pairs, options.limit).await?;
     if options.json {
-        let page = json!({ "data": found, "has_more": has_more });
-        out::line(format_args!("{page:#}"))?;
+        out::line(format_args!("{:#}", found.json()))?;
         return Ok(());
     }
-    out::write(&table::render(HEAD, found.iter().map(row)))?;
-    if has_more {
+    out::write(&table::render(HEAD, found.data.iter().map(row)))?;
+    if found.has_more {
         eprintln!("there are more: --limit {}", options.limit * 10);
     }
     Ok(())

@@ -13,7 +13,7 @@ pub(super) struct Pages {
     pub(super) data: Vec<Value>,
     /// Whether more was left.
     pub(super) has_more: bool,
-    /// How far the last look came.
+    /// How far the last look came; nothing of a list that needs none.
     scanned: Value,
 }
 
@@ -77,7 +77,11 @@ pub(super) async fn gather(
 
 impl Pages {
     pub(super) fn json(&self) -> Value {
-        json!({ "data": self.data, "has_more": self.has_more, "scanned": self.scanned })
+        let mut json = json!({ "data": self.data, "has_more": self.has_more });
+        if !self.scanned.is_null() {
+            json["scanned"] = self.scanned.clone();
+        }
+        json
     }
 
     /// Says that more was left, to whoever reads a table.
