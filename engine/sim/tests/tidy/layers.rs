@@ -52,6 +52,8 @@ const CORE: [Layer; 29] = [
     layer("target", &["limits"]),
     // Who may do what: a key is shown once, as a signing secret is.
     layer("access", &["event", "id", "limits", "signature", "time"]),
+    // What requests with an idempotency key were answered.
+    layer("answers", &["endpoint", "id", "limits", "registry", "time"]),
     // What was asked of an endpoint's owner.
     layer(
         "operation",
