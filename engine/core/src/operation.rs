@@ -30,6 +30,21 @@ const OPERATION_PREFIX: &str = "o/";
 /// … and in the keys of their progress.
 const PROGRESS_PREFIX: &str = "p/";
 
+/// What kinds of operations are called.
+pub const KINDS: [(Kind, &str); 5] = [
+    (Kind::Replay, "replay"),
+    (Kind::Redrive, "redrive"),
+    (Kind::Cancel, "cancel"),
+    (Kind::RetryNow, "retry_now"),
+    (Kind::Probe, "probe"),
+];
+
+/// What a kind of operation is called.
+pub fn kind_name(kind: Kind) -> &'static str {
+    let found = KINDS.iter().find(|(known, _)| *known == kind);
+    found.map_or("unknown", |(_, name)| name)
+}
+
 /// Something to be done to one endpoint's deliveries.
 #[derive(Debug, Clone)]
 pub struct Operation {

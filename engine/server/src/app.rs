@@ -430,7 +430,6 @@ impl Rooms<'_> {
             consumer: self.log.join(&group, &lane, Start::Earliest)?,
             log: Arc::clone(self.log),
             topics: config.topics.clone(),
-            headers: config.ingest.headers.clone(),
             decode: Arc::new(move |tp, record| decoder.decode(tp, record)),
             instance_id: config.instance_id.clone(),
             registry: self.endpoints.registry(),

@@ -8,7 +8,10 @@ mod times;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ::http::header;
+use bytes::Bytes;
 use bytestring::ByteString;
+use posthaste_core::event::Event;
 use posthaste_core::limits::{CHANGES_KEPT, DELIVERY_AGE_MAX};
 use serde::Deserialize;
 
@@ -271,6 +274,21 @@ impl Default for IngestConfig {
             headers: HeaderNames::default(),
             envelope: EnvelopePointers::default(),
         }
+    }
+}
+
+impl HeaderNames {
+    /// The headers of a record that ingest reads back into this event; its key is
+    /// the ordering key.
+    pub fn of(&self, event: &Event) -> Vec<(ByteString, Bytes)> {
+        let with =
+            |name: &str, value: &ByteString| (ByteString::from(name), value.as_bytes().clone());
+        vec![
+            with(&self.event_type, &event.event_type),
+            with(&self.id, &event.id),
+            with(&self.tenant, &event.tenant),
+            with(header::CONTENT_TYPE.as_str(), &event.content_type),
+        ]
     }
 }
 

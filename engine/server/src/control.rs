@@ -29,6 +29,7 @@ use crate::log::{
     AppendError, GroupConsumer, GroupEvent, Log, LogError, NewRecord, Offset, Record,
     TopicPartition, append_until_durable,
 };
+use crate::operational::Teller;
 use crate::telemetry;
 
 mod catalog;
@@ -149,7 +150,7 @@ impl Endpoints {
             catalog: catalog_seen,
             answers,
             folded: folded_seen,
-            writer: Writer::new(log, table, config.topics.changes(), pending),
+            writer: Writer::new(log, table, config, pending),
         };
         endpoints.wait_for(end).await?;
         Ok(endpoints)
@@ -171,6 +172,11 @@ impl Endpoints {
     /// The API's keys now.
     pub fn keys(&self) -> Arc<Keys> {
         Arc::clone(&self.keys.borrow())
+    }
+
+    /// How operational events are told.
+    pub(crate) fn teller(&self) -> &Teller {
+        &self.writer.teller
     }
 
     /// What was asked of owners, and how far it is, now and from here on.

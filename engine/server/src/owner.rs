@@ -24,7 +24,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{HeaderNames, Topics};
+use crate::config::Topics;
 use crate::control::Endpoints;
 use crate::log::{Epoch, GroupConsumer, GroupEvent, Log, LogError};
 use crate::telemetry::OwnerMetrics;
@@ -58,8 +58,6 @@ pub struct Parts {
     pub log: Arc<dyn Log>,
     /// Our topics.
     pub topics: Topics,
-    /// Under which the parts of an event are found in a record.
-    pub headers: HeaderNames,
     /// How a source's record is read.
     pub decode: Decode,
     /// Who this is, in claims.
@@ -144,7 +142,6 @@ impl OwnerRoom {
             writer: Writer {
                 log: parts.log,
                 topics: parts.topics,
-                headers: parts.headers,
                 decode: parts.decode,
                 instance_id: parts.instance_id,
                 clock: parts.clock.clone(),

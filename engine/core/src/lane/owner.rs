@@ -164,6 +164,11 @@ pub struct Notice {
 pub enum NoticeKind {
     /// `endpoint.disabled`
     Disabled(DisableReason),
+    /// `endpoint.circuit_opened`
+    Down {
+        /// Since when.
+        since: Timestamp,
+    },
     /// `endpoint.recovered`
     Recovered {
         /// Since when it had been down.

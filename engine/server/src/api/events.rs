@@ -30,7 +30,7 @@ use super::document::codes;
 use super::document::values::{Envelope, EventHeaders};
 use super::problem::{Problem, Segments};
 use crate::clock::random_seed;
-use crate::ingest::decode::{headers_of, record_of};
+use crate::ingest::decode::record_of;
 use crate::log::{AppendError, NewRecord, TopicPartition};
 use crate::telemetry;
 
@@ -209,7 +209,7 @@ async fn append(
         to: to.clone(),
         key: event.ordering_key.clone(),
         value: event.body.clone(),
-        headers: headers_of(&api.config.ingest.headers, &event),
+        headers: api.config.ingest.headers.of(&event),
     };
     let results = api.log.append(vec![record]).await;
     let offset = results

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use posthaste_core::operation::{Kind, Known, Operation, Operations, Progress, State, Wanted};
+use posthaste_core::operation::{Known, Operation, Operations, Progress, State, Wanted, kind_name};
 use posthaste_core::time::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -113,14 +113,6 @@ struct Done {
     at: Option<String>,
 }
 
-const KINDS: [(Kind, &str); 5] = [
-    (Kind::Replay, "replay"),
-    (Kind::Redrive, "redrive"),
-    (Kind::Cancel, "cancel"),
-    (Kind::RetryNow, "retry_now"),
-    (Kind::Probe, "probe"),
-];
-
 const STATES: [(Stands, &str); 7] = [
     (Stands::Pending, "pending"),
     (Stands::Running, "running"),
@@ -164,7 +156,7 @@ impl Shown {
         let progress = known.progress.as_deref();
         Self {
             id: of.id.to_string(),
-            kind: name_of(of.kind, &KINDS),
+            kind: kind_name(of.kind),
             tenant: of.tenant.clone(),
             endpoint: of.endpoint.to_string(),
             state: name_of(Stands::of(known), &STATES),

@@ -18,12 +18,15 @@ use posthaste_core::signature::SecretText;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
+use serde_json::json;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::timeout;
 
 use super::{CommandError, Endpoints};
 use crate::clock::random_seed;
+use crate::config::Config;
 use crate::log::{AppendError, Log, NewRecord, TopicPartition};
+use crate::operational::Teller;
 
 mod answers;
 mod catalog;
@@ -38,6 +41,8 @@ const TURNS: usize = 64;
 const REBASED_MAX: usize = 16;
 /// Names the request in a record of the table, and who asked.
 pub(super) const REQUEST_HEADER: &str = "posthaste-request";
+/// Posthaste itself, as an actor.
+const SYSTEM: &str = "system";
 const ACTOR_HEADER: &str = "posthaste-actor";
 
 /// Who changes something, when, and by which request.
@@ -60,6 +65,7 @@ pub(super) struct Writer {
     log: Arc<dyn Log>,
     table: TopicPartition,
     changes: TopicPartition,
+    pub(super) teller: Teller,
     pending: Pending,
     turns: Arc<[Mutex<()>; TURNS]>,
 }
@@ -76,7 +82,7 @@ struct Change {
 impl By {
     /// Posthaste itself.
     pub fn system(at: Timestamp) -> Self {
-        Self::new("system", at)
+        Self::new(SYSTEM, at)
     }
 
     /// Somebody whose request has no id yet.
@@ -133,16 +139,17 @@ impl Writer {
     pub(super) fn new(
         log: Arc<dyn Log>,
         table: TopicPartition,
-        changes: ByteString,
+        config: &Config,
         pending: Pending,
     ) -> Self {
         Self {
             log,
             table,
             changes: TopicPartition {
-                topic: changes,
+                topic: config.topics.changes(),
                 partition: 0,
             },
+            teller: Teller::new(config),
             pending,
             turns: Arc::new(std::array::from_fn(|_| Mutex::new(()))),
         }
@@ -256,7 +263,9 @@ impl Endpoints {
         let change = of_endpoint(endpoint, action);
         let record = |base: &Endpoint| next(base).to_proto();
         self.write_endpoint(endpoint, &change, record, by).await?;
-        Ok(next(endpoint))
+        let after = next(endpoint);
+        self.announce(&after, &change, by).await;
+        Ok(after)
     }
 
     /// Deletes an endpoint as a change of the version it carries; answers once
@@ -270,6 +279,7 @@ impl Endpoints {
         let change = of_endpoint(endpoint, "endpoint.deleted");
         self.write_endpoint(endpoint, &change, Endpoint::to_deleted, by)
             .await?;
+        self.announce(endpoint, &change, by).await;
         // It is deleted. This only lets the log forget it; a record that stays
         // costs a line.
         let sweep = NewRecord {
@@ -284,6 +294,27 @@ impl Endpoints {
             tracing::warn!(endpoint = %endpoint.id, %error, "deleted, and still in the log");
         }
         Ok(())
+    }
+
+    /// Tells whoever listens what somebody did to an endpoint; what Posthaste does
+    /// itself it tells where it decides so. Where the log does not take it the
+    /// trail of changes has it still.
+    async fn announce(&self, endpoint: &Endpoint, change: &Change, by: &By) {
+        if by.actor == SYSTEM {
+            return;
+        }
+        let mut data = json!({ "version": change.version, "actor": by.actor });
+        if change.action == "endpoint.disabled" {
+            data["reason"] = endpoint.disabled_reason.clone().into();
+        }
+        let told = (change.action, data);
+        let Some(record) = self.writer.teller.record(endpoint, by.at, told) else {
+            return;
+        };
+        if let Err(error) = self.writer.append(record).await {
+            let (id, action) = (endpoint.id, change.action);
+            tracing::warn!(endpoint = %id, action, %error, "nobody hears of a change");
+        }
     }
 
     /// Writes a change of the version an endpoint carries, as a record made of
@@ -384,11 +415,14 @@ fn action(before: Option<&Endpoint>, after: &Endpoint) -> &'static str {
         return "endpoint.created";
     };
     let disabled = (before.disabled, after.disabled);
+    let newest = after.secrets.first().map(|secret| &secret.id);
+    let rotated = newest.is_some_and(|id| before.secrets.iter().all(|one| one.id != *id));
     match (disabled, (before.paused, after.paused)) {
         ((false, true), _) => "endpoint.disabled",
         ((true, false), _) => "endpoint.enabled",
         (_, (false, true)) => "endpoint.paused",
         (_, (true, false)) => "endpoint.resumed",
+        _ if rotated => "secret.rotated",
         _ => "endpoint.updated",
     }
 }

@@ -213,19 +213,6 @@ fn ordering_key(given: Option<Bytes>, of_record: &Bytes) -> Bytes {
     of_record.clone()
 }
 
-/// The headers of a record that [`Decoder::decode`] reads back into this event,
-/// under the default names; its key is the ordering key.
-pub fn headers_of(config: &crate::config::HeaderNames, event: &Event) -> Vec<(ByteString, Bytes)> {
-    let header =
-        |name: &str, value: &ByteString| (ByteString::from(name), value.as_bytes().clone());
-    vec![
-        header(&config.event_type, &event.event_type),
-        header(&config.id, &event.id),
-        header(&config.tenant, &event.tenant),
-        header(CONTENT_TYPE, &event.content_type),
-    ]
-}
-
 fn cloud_attribute(name: &str) -> Option<&str> {
     CE_PREFIXES.iter().find_map(|prefix| {
         let (head, rest) = name.split_at_checked(prefix.len())?;

@@ -75,7 +75,7 @@ impl OwnerRoom {
                 return self.disable(place, endpoint, reason);
             }
             Action::Notify(notice) => {
-                let known = delivery_of(&notice).and_then(known);
+                let known = delivery_of(notice.kind).and_then(known);
                 return self.notify(place, notice, known);
             }
             // Done above.

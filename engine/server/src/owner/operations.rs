@@ -12,7 +12,7 @@ use posthaste_core::id::OperationId;
 use posthaste_core::lane::owner::{Found, Owner, Task};
 use posthaste_core::lane::partition_of;
 use posthaste_core::limits::OPERATION_READ_BYTES;
-use posthaste_core::operation::{Kind, Known, Operation, operation_key, progress_key};
+use posthaste_core::operation::{Kind, Known, Operation, Progress, operation_key, progress_key};
 use posthaste_core::replay::{self, Place as At};
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
@@ -21,6 +21,7 @@ use super::OwnerRoom;
 use super::part::Part;
 use super::writes::{Done, FIRST_WAIT, Place, Writer, Writing, plain};
 use crate::log::{APPEND_WAIT_MAX, LogError, Offset, Record, TopicPartition};
+use crate::operational::{self, Told};
 
 /// Reads the event that a source's record holds, as ingest does.
 pub type Decode = Arc<dyn Fn(&TopicPartition, &Record) -> Result<Event, EventError> + Send + Sync>;
@@ -101,9 +102,12 @@ impl OwnerRoom {
                 self.writer.append_in_order(place, id, values)
             }
             Task::Tell { id, progress } => {
-                let value = progress.to_proto(id).to_value();
-                let records = vec![(progress_key(id), value)];
-                self.writer.tell(place, id, records)
+                let operation = asked(self.live(place)?.owner()?, id)?;
+                let registry = self.registry.borrow();
+                let known = registry.index(operation.endpoint);
+                let endpoint = known.and_then(|ix| registry.endpoint(ix)).cloned();
+                let ended = endpoint.zip(operational::ended(&operation, &progress));
+                self.writer.progressed(place, id, &progress, ended)
             }
             Task::Forget { id } => {
                 // In this order: progress without its operation means nothing,
@@ -249,6 +253,24 @@ impl Writer {
                 }
             }
             Done::Operated(id, Came::Written(last))
+        })
+    }
+
+    /// Writes how far an operation is, and tells what it came to.
+    fn progressed(
+        &self,
+        place: Place,
+        id: OperationId,
+        progress: &Progress,
+        ended: Option<(Arc<Endpoint>, Told)>,
+    ) -> Writing {
+        let (at, value) = (progress.at, progress.to_proto(id).to_value());
+        self.run(place, move |this| async move {
+            this.put(progress_key(id), value).await;
+            if let Some((endpoint, told)) = ended {
+                this.announce(&endpoint, at, told).await;
+            }
+            Done::Operated(id, Came::Told)
         })
     }
 

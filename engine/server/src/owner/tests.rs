@@ -52,7 +52,6 @@ impl Fixture {
                 .unwrap(),
             log: Arc::clone(&log),
             topics,
-            headers: HeaderNames::default(),
             decode: Arc::new(|_, _| panic!("no operation reads a source here")),
             instance_id: "here".into(),
             registry: registry_seen,
@@ -161,7 +160,6 @@ async fn a_disable_never_undoes_a_change_it_has_not_read() {
     let writer = Writer {
         log,
         topics: config.topics,
-        headers: HeaderNames::default(),
         decode: Arc::new(|_, _| panic!("no operation reads a source here")),
         instance_id: "here".into(),
         clock,

@@ -17,6 +17,7 @@ use posthaste_core::outcome::Outcome;
 use posthaste_core::registry::gate_key;
 use posthaste_core::retry::GiveUpCause;
 use posthaste_core::shard::dead_letter;
+use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 use tokio::sync::Semaphore;
@@ -24,13 +25,14 @@ use tokio::sync::Semaphore;
 use super::opening;
 use super::operations::{Came, Decode};
 use crate::clock::Clock;
-use crate::config::{HeaderNames, Topics};
+use crate::config::Topics;
 use crate::control::{By, CommandError, Endpoints};
 use crate::log::{
     APPEND_WAIT_MAX, Epoch, Log, LogError, NewRecord, Offset, Record, TopicPartition,
     append_until_durable,
 };
-use crate::{operational, telemetry};
+use crate::operational::{self, Told};
+use crate::telemetry;
 
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// Of the lane, read at once for held deliveries.
@@ -94,7 +96,6 @@ pub(super) struct RangeBurial {
 pub(super) struct Writer {
     pub(super) log: Arc<dyn Log>,
     pub(super) topics: Topics,
-    pub(super) headers: HeaderNames,
     pub(super) decode: Decode,
     pub(super) instance_id: String,
     pub(super) clock: Clock,
@@ -371,22 +372,21 @@ impl Writer {
         known: Option<proto::Deliver>,
     ) -> Writing {
         self.run(place, move |this| async move {
-            let delivery = match operational::delivery_of(&notice) {
+            let delivery = match operational::delivery_of(notice.kind) {
                 Some(offset) => Some(this.record_surely(place, offset, known).await),
                 None => None,
             };
-            let record = operational::record(
-                &this.topics,
-                &this.headers,
-                &notice,
-                &endpoint,
-                delivery.as_ref(),
-            );
-            if let Some(record) = record {
-                append_until_durable(&*this.log, record, FIRST_WAIT).await;
-            }
+            let told = operational::noticed(notice.kind, delivery.as_ref());
+            this.announce(&endpoint, notice.at, told).await;
             Done::Told
         })
+    }
+
+    pub(super) async fn announce(&self, endpoint: &Endpoint, at: Timestamp, told: Told) {
+        let record = self.endpoints.teller().record(endpoint, at, told);
+        if let Some(record) = record {
+            append_until_durable(&*self.log, record, FIRST_WAIT).await;
+        }
     }
 
     /// Appends all parts of a snapshot, again from the first if one fails.

@@ -27,6 +27,29 @@ fn publish(server: &Server, id: &str) {
     assert_eq!(taken.status, 202, "{}", taken.text);
 }
 
+/// What Posthaste has told of its own work, the oldest first.
+fn told(server: &Server) -> Vec<Value> {
+    let ask = |path: &str| {
+        let path = format!("/v1/tenants/_posthaste/events{path}");
+        let answer = server.api.call("GET", &path, "", b"");
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        serde_json::from_str::<Value>(&answer.text).unwrap()
+    };
+    let listed = ask("?limit=100");
+    let events = listed["data"].as_array().unwrap().iter().rev();
+    let body = |event: &Value| {
+        let shown = ask(&format!("/{}", event["id"].as_str().unwrap()));
+        serde_json::from_str(shown["body"].as_str().unwrap()).unwrap()
+    };
+    events.map(body).collect()
+}
+
+fn types(told: &[Value]) -> Vec<&str> {
+    told.iter()
+        .map(|one| one["type"].as_str().unwrap())
+        .collect()
+}
+
 #[test]
 fn what_is_owed_to_an_endpoint_that_is_down_is_held_and_arrives_when_it_is_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -56,6 +79,77 @@ fn what_is_owed_to_an_endpoint_that_is_down_is_held_and_arrives_when_it_is_back(
     });
     eventually("nothing is owed", || {
         server.api.metric("posthaste_owner_owed_deliveries ") == Some(0.0)
+    });
+    let news = told(&server);
+    let wanted = [
+        "endpoint.created",
+        "endpoint.circuit_opened",
+        "endpoint.recovered",
+    ];
+    assert_eq!(types(&news), wanted, "{news:?}");
+    let since = &news[1]["data"]["down_since"];
+    assert!(
+        since.is_string() && *since == news[2]["data"]["down_since"],
+        "{news:?}"
+    );
+    server.stop();
+}
+
+#[test]
+fn what_is_done_to_an_endpoint_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&format!("{}{SETTINGS}", embedded(dir.path())));
+    let receiver = Receiver::start(200);
+    // Of those that listen nothing is told.
+    make(&server, "_posthaste", &receiver, json!({}));
+    make(&server, "acme", &receiver, json!({ "uid": "billing" }));
+    let one = "/v1/tenants/acme/endpoints/billing";
+    for (method, path, body, status) in [
+        ("PATCH", "", "{\"description\": \"x\"}", 200),
+        ("PATCH", "", "{\"description\": 1}", 400),
+        ("POST", "/secrets/rotate", "{}", 201),
+        ("POST", "/pause", "", 200),
+        ("POST", "/resume", "", 200),
+        ("POST", "/disable", "{\"reason\": \"moves\"}", 200),
+        ("POST", "/enable", "", 200),
+        ("POST", "/cancel", "", 202),
+    ] {
+        let done = server
+            .api
+            .call(method, &format!("{one}{path}"), "", body.as_bytes());
+        assert_eq!(done.status, status, "{path}: {}", done.text);
+    }
+    eventually("the operation has ended", || {
+        types(&told(&server)).contains(&"operation.succeeded")
+    });
+    assert_eq!(server.api.call("DELETE", one, "", b"").status, 204);
+    let news = told(&server);
+    let wanted = [
+        "endpoint.created",
+        "endpoint.updated",
+        "secret.rotated",
+        "endpoint.paused",
+        "endpoint.resumed",
+        "endpoint.disabled",
+        "endpoint.enabled",
+        "operation.succeeded",
+        "endpoint.deleted",
+    ];
+    assert_eq!(types(&news), wanted, "{news:?}");
+    let versions: Vec<_> = news
+        .iter()
+        .filter_map(|one| one["data"]["version"].as_u64())
+        .collect();
+    assert_eq!(versions, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert!(
+        news.iter()
+            .all(|one| one["data"]["endpoint_uid"] == "billing"),
+        "{news:?}"
+    );
+    assert_eq!(news[5]["data"]["reason"], "moves");
+    assert_eq!(news[7]["data"]["kind"], "cancel");
+    eventually("the listener hears of all", || {
+        receiver.taken().len() == wanted.len()
     });
     server.stop();
 }

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use posthaste::clock::Clock;
 use posthaste::config::Config;
 use posthaste::control::{By, Endpoints};
-use posthaste::ingest::decode::headers_of;
 use posthaste::log::embedded::EmbeddedLog;
 use posthaste::log::{Log, NewRecord, TopicPartition};
 use posthaste_core::event::{Event, JSON, Origin};
@@ -88,7 +87,7 @@ impl Desk {
                 to: self.source(number % 3),
                 key: Bytes::new(),
                 value: event.body.clone(),
-                headers: headers_of(&self.config.ingest.headers, &event),
+                headers: self.config.ingest.headers.of(&event),
             }
         };
         let records = (0..EVENTS).map(record).collect();

@@ -138,7 +138,11 @@ const SERVER: [Layer; 19] = [
     // Keys to endpoints' secrets: the API seals, only the sender opens.
     layer("vault", &["config"]),
     layer("send", &["clock", "config", "log", "telemetry", "vault"]),
-    layer("control", &["clock", "config", "log", "telemetry"]),
+    layer("operational", &["config", "log"]),
+    layer(
+        "control",
+        &["clock", "config", "log", "operational", "telemetry"],
+    ),
     layer("audit", &["clock", "config", "log", "telemetry"]),
     layer(
         "ingest",
@@ -150,7 +154,6 @@ const SERVER: [Layer; 19] = [
         "dispatch",
         &["audit", "clock", "config", "log", "send", "telemetry"],
     ),
-    layer("operational", &["config", "ingest", "log"]),
     layer(
         "owner",
         &[

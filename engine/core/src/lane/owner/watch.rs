@@ -149,6 +149,15 @@ impl Owner {
             return Some(at);
         }
         line.gate = Some((wanted, now));
+        if wanted == GateState::Held
+            && let Some(since) = line.breaker.down_since()
+        {
+            actions.push(Action::Notify(Notice {
+                endpoint,
+                at: now,
+                kind: NoticeKind::Down { since },
+            }));
+        }
         let reason = match (wanted, down) {
             (GateState::Open, _) | (_, false) => "",
             (_, true) => "the endpoint fails",

@@ -8,11 +8,11 @@ use axum::response::{IntoResponse, Response};
 use posthaste_core::event::check_tenant;
 use posthaste_core::id::OperationId;
 use posthaste_core::limits::{LIST_PAGE_DEFAULT, LIST_PAGE_MAX};
-use posthaste_core::operation::{Known, Operation, Wanted};
+use posthaste_core::operation::{KINDS, Known, Operation, Wanted};
 use serde::Deserialize;
 
 use super::replay::refuse_names;
-use super::{KINDS, STATES, Shown, Stands, operations};
+use super::{STATES, Shown, Stands, operations};
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::document::{codes, values};

@@ -1,5 +1,5 @@
 use posthaste_core::id::{EndpointId, OperationId};
-use posthaste_core::operation::Range;
+use posthaste_core::operation::{Kind, Range};
 use serde_json::{Value, json};
 
 use super::*;

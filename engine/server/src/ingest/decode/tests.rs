@@ -29,7 +29,7 @@ fn decode_from(topic: &str, record: &Record) -> Result<Event, EventError> {
 fn operational_events_come_from_their_own_topic_alone() {
     let mut event = decode(&[("webhook-type", "a"), ("webhook-tenant", "t")], "{}").unwrap();
     event.tenant = SYSTEM_TENANT.into();
-    let headers = headers_of(&crate::config::HeaderNames::default(), &event);
+    let headers = crate::config::HeaderNames::default().of(&event);
     let record = record_of(headers, event.body, Timestamp::from_millis(1));
     let read = decode_from("posthaste.operational", &record).unwrap();
     assert_eq!((&read.id, &*read.tenant), (&event.id, SYSTEM_TENANT));
@@ -52,7 +52,7 @@ fn headers_route_any_body_byte_for_byte() {
     assert_eq!((&*event.id, &*event.tenant), ("evt_1", "acme"));
     assert_eq!(&event.body[..], b"not json at all {");
     assert_eq!(&*event.content_type, "text/plain");
-    let again = headers_of(&crate::config::HeaderNames::default(), &event);
+    let again = crate::config::HeaderNames::default().of(&event);
     assert_eq!(again.len(), 4);
 }
 

@@ -70,8 +70,9 @@ impl Node {
                     NoticeKind::Disabled(_) => Some(Seen::ToldDisabled),
                     NoticeKind::Recovered { .. } => Some(Seen::ToldRecovered),
                     NoticeKind::Exhausted { .. } => Some(Seen::ToldExhausted),
-                    // No receiver here answers 401 or 403.
-                    NoticeKind::AuthFailing { .. } => None,
+                    // The gate beside it is looked at itself; and no receiver here
+                    // answers 401 or 403.
+                    NoticeKind::Down { .. } | NoticeKind::AuthFailing { .. } => None,
                 };
                 seen.into_iter().for_each(|seen| out.check.seen.note(seen));
             }
