@@ -22,6 +22,7 @@ use crate::log::{Log, LogError, Record, TopicPartition};
 mod ahead;
 mod back;
 mod cursor;
+mod parts;
 
 pub(super) use ahead::Ahead;
 pub(super) use cursor::{Cursor, Key, cut};
