@@ -1,5 +1,7 @@
 //! Partitions read forward as one.
 
+use std::ops::Range;
+
 use futures_util::future::try_join_all;
 use posthaste_core::limits::LOOK_READ_BYTES;
 use posthaste_core::time::Timestamp;
@@ -46,6 +48,17 @@ impl<'a> Ahead<'a> {
             })
         });
         Ok(Self::new(log, try_join_all(parts).await?))
+    }
+
+    /// These offsets of one partition.
+    pub(super) fn over(log: &'a dyn Log, tp: TopicPartition, offsets: Range<Offset>) -> Self {
+        let part = Forward {
+            tp,
+            next: offsets.start,
+            to: offsets.end,
+            reached: Timestamp::default(),
+        };
+        Self::new(log, vec![part])
     }
 
     /// All that is older was read.
