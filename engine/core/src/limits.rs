@@ -466,6 +466,7 @@ const _: () = {
     // Whatever is being carried out is remembered.
     assert!(OPERATIONS_AT_ONCE <= MADE_MAX);
     assert!(OPERATIONS_AT_ONCE * OPERATION_RANGES_MAX <= MADE_RANGES_MAX);
+    assert!(OWED_PER_REQUEST_MAX <= OPERATION_OFFSETS_MAX);
     assert!(OPERATION_WAIT_FIRST.as_millis() <= OPERATION_WAIT_MAX.as_millis());
     // A run is two numbers of at most ten bytes.
     assert!(SNAPSHOT_RUNS_MAX * 20 + PAGE_MAX * 20 < SNAPSHOT_PART_BYTES_MAX);

@@ -27,6 +27,7 @@ mod dead;
 mod find;
 mod lane;
 mod list;
+pub(super) mod named;
 pub(super) mod record;
 mod show;
 

@@ -13,11 +13,12 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use posthaste_core::id::EndpointId;
+use posthaste_core::id::{DeliveryId, EndpointId};
 use posthaste_core::lane::fold::{Fold, Head, Owed};
 use posthaste_core::lane::hold::Hold;
 use posthaste_core::lane::snapshot::{Assembly, SnapshotRef};
 use posthaste_core::limits::LOOK_READ_BYTES;
+use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 
@@ -84,6 +85,16 @@ impl<'a> Owing<'a> {
             scheduled: fold.timers().waiting(endpoint).collect(),
             hold: fold.hold_of(endpoint).cloned(),
         }))
+    }
+
+    /// What waits for its time, and where it stands.
+    pub(in crate::api) fn scheduled(&self) -> impl Iterator<Item = (DeliveryId, Offset)> {
+        self.scheduled.iter().map(|(&at, owed)| (owed.delivery, at))
+    }
+
+    /// The first record of the lane of that time or later.
+    pub(in crate::api) async fn offset_at(&self, time: Timestamp) -> Result<Offset, LogError> {
+        self.log.offset_at(&self.tp, time).await
     }
 
     /// Hands over the records of what waits, in the order of the lane, from an

@@ -19,7 +19,7 @@ use crate::api::look::{Budget, turn};
 use crate::api::page::{no_cursor, read_limit};
 use crate::api::problem::Problem;
 use crate::config::format_rfc3339_millis;
-use crate::log::Offset;
+use crate::log::{Offset, Record};
 
 /// Before the offset in a cursor: those of other lists begin with a digit.
 const CURSOR: char = 'o';
@@ -50,7 +50,7 @@ pub(super) async fn page(
     let _turn = turn(api)?;
     let owing = Owing::open(api, endpoint.id).await?;
     let mut data = Vec::new();
-    let take = |record: &crate::log::Record, owed: Owed| {
+    let take = |record: &Record, owed: Owed| {
         let deliver = proto::Deliver::from_value(&record.value).unwrap_or_default();
         if !listing.is_of(&deliver) {
             return ControlFlow::Continue(());

@@ -2,7 +2,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use posthaste_core::id::DeliveryId;
 use proto::progress::{Entry, Kind};
 use proto::snapshot::{Hold as HeldPiece, Timer};
 
@@ -166,6 +165,7 @@ async fn without_a_snapshot_the_lane_says_it_from_its_start() {
     let owing = lane.owing().await;
     assert_eq!(all(&owing, Waits::Held).await, [(0, id(0)), (6, id(6))]);
     assert_eq!(all(&owing, Waits::Scheduled).await, [(3, id(3))]);
+    assert_eq!(owing.scheduled().collect::<Vec<_>>(), [(id(3), 3)]);
     lane.log.close();
 }
 
