@@ -9,8 +9,8 @@ mod records;
 
 pub use api::*;
 pub use look::{
-    EVENT_SHOWN_BYTES_MAX, LOOK_BYTES_MAX, LOOK_FOUND_MAX, LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX,
-    LOOK_READ_BYTES, LOOK_READS_MAX, LOOK_TIME_MAX, LOOKS_MAX,
+    EVENT_SHOWN_BYTES_MAX, LOOK_BYTES_MAX, LOOK_FOUND_MAX, LOOK_LANE_BYTES_MAX, LOOK_PAGE_DEFAULT,
+    LOOK_PAGE_MAX, LOOK_READ_BYTES, LOOK_READS_MAX, LOOK_TIME_MAX, LOOKS_MAX,
 };
 pub use records::*;
 
@@ -466,6 +466,7 @@ const _: () = {
     // Whatever is being carried out is remembered.
     assert!(OPERATIONS_AT_ONCE <= MADE_MAX);
     assert!(OPERATIONS_AT_ONCE * OPERATION_RANGES_MAX <= MADE_RANGES_MAX);
+    assert!(OWED_PER_REQUEST_MAX <= OPERATION_OFFSETS_MAX);
     assert!(OPERATION_WAIT_FIRST.as_millis() <= OPERATION_WAIT_MAX.as_millis());
     // A run is two numbers of at most ten bytes.
     assert!(SNAPSHOT_RUNS_MAX * 20 + PAGE_MAX * 20 < SNAPSHOT_PART_BYTES_MAX);

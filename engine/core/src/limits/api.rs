@@ -50,6 +50,8 @@ pub const REPLAY_RATE_DEFAULT: u32 = 500;
 pub const REPLAY_RATE_MAX: u32 = 100_000;
 /// Endpoints whose owners one request asks for something.
 pub const OPERATIONS_PER_REQUEST_MAX: usize = 100;
+/// Deliveries one request names; more are refused.
+pub const OWED_PER_REQUEST_MAX: usize = 100;
 
 /// Receivers asked at once, by a ping or a challenge, in one process; a further
 /// one is not asked, and its caller told so.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::SNAPSHOT_TAIL_BYTES_MAX;
+
 /// Looks for deliveries and events that go on at once in one process; a further
 /// one is answered 503.
 pub const LOOKS_MAX: usize = 4;
@@ -9,6 +11,9 @@ pub const LOOKS_MAX: usize = 4;
 pub const LOOK_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// … as it does after this time.
 pub const LOOK_TIME_MAX: Duration = Duration::from_secs(5);
+/// Bytes of a lane that one reads which asks what is owed: back to its owner's
+/// last snapshot and forth again, and as much over; past it, it is answered 503.
+pub const LOOK_LANE_BYTES_MAX: usize = 4 * SNAPSHOT_TAIL_BYTES_MAX;
 /// Bytes of one partition it reads at once …
 pub const LOOK_READ_BYTES: usize = 256 * 1024;
 /// … and partitions.
@@ -25,4 +30,5 @@ pub const EVENT_SHOWN_BYTES_MAX: usize = 64 * 1024;
 const _: () = {
     assert!(LOOK_PAGE_DEFAULT <= LOOK_PAGE_MAX && LOOK_PAGE_MAX <= LOOK_FOUND_MAX);
     assert!(LOOK_READS_MAX * LOOK_READ_BYTES <= LOOK_BYTES_MAX);
+    assert!(2 * SNAPSHOT_TAIL_BYTES_MAX < LOOK_LANE_BYTES_MAX);
 };

@@ -27,6 +27,7 @@ mod dead;
 mod find;
 mod lane;
 mod list;
+pub(super) mod named;
 pub(super) mod record;
 mod show;
 
@@ -59,6 +60,10 @@ pub async fn find_delivery(api: &Api, id: DeliveryId) -> Result<Found, Problem> 
 /// An entry says what the attempts say that were looked at, from the end of the log back, within
 /// bounds of bytes and time; `scanned` says how far. A delivery whose attempts lie further apart
 /// can be listed again, by its older ones.
+///
+/// With the status `held` or `scheduled` it lists what one endpoint is owed as its lane says now,
+/// attempted or not, in the order it came there: `held` is what comes as soon as the endpoint takes
+/// it, `scheduled` what waits for its time.
 #[utoipa::path(
     get,
     path = "/v1/deliveries",
@@ -67,6 +72,7 @@ pub async fn find_delivery(api: &Api, id: DeliveryId) -> Result<Found, Problem> 
     params(Listing),
     responses(
         (status = 200, description = "A page of them.", body = list::Deliveries),
+        codes::NotFound,
         codes::Invalid,
         codes::Unavailable,
     ),
@@ -83,6 +89,10 @@ pub async fn list(
 /// An entry says what the attempts say that were looked at, from the end of the log back, within
 /// bounds of bytes and time; `scanned` says how far. A delivery whose attempts lie further apart
 /// can be listed again, by its older ones.
+///
+/// With the status `held` or `scheduled` it lists what one endpoint is owed as its lane says now,
+/// attempted or not, in the order it came there: `held` is what comes as soon as the endpoint takes
+/// it, `scheduled` what waits for its time.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{tenant}/deliveries",

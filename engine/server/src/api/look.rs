@@ -8,7 +8,7 @@ use bytestring::ByteString;
 use futures_util::future::try_join_all;
 use posthaste_core::id::EndpointId;
 use posthaste_core::lane::partition_of;
-use posthaste_core::limits::{LOOK_BYTES_MAX, LOOK_TIME_MAX, LOOKS_MAX};
+use posthaste_core::limits::{LOOK_BYTES_MAX, LOOK_LANE_BYTES_MAX, LOOK_TIME_MAX, LOOKS_MAX};
 use posthaste_core::time::Timestamp;
 use serde::Serialize;
 use tokio::sync::SemaphorePermit;
@@ -22,6 +22,8 @@ use crate::log::{Log, LogError, Record, TopicPartition};
 mod ahead;
 mod back;
 mod cursor;
+pub(super) mod owed;
+mod parts;
 
 pub(super) use ahead::Ahead;
 pub(super) use cursor::{Cursor, Key, cut};
@@ -61,6 +63,14 @@ impl Budget {
         Self {
             bytes: LOOK_BYTES_MAX,
             until: Instant::now() + LOOK_TIME_MAX,
+        }
+    }
+
+    /// For a look at a lane as it is now.
+    fn of_lane() -> Self {
+        Self {
+            bytes: LOOK_LANE_BYTES_MAX,
+            ..Self::new()
         }
     }
 

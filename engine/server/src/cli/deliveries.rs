@@ -19,8 +19,11 @@ Examples:
   posthaste deliveries list --tenant acme --status failing
   posthaste deliveries list --tenant acme --endpoint billing --since 2h --error-code http_5xx
   posthaste deliveries list --event evt_01M8A8SH3159FXXNQ369DY9HAB --json | jq -r '.data[].id'
+  posthaste deliveries list --tenant acme --endpoint billing --status held
 
-One that was never attempted is not among them: `posthaste events show` leads to it.")]
+What waits for one endpoint is listed by `--status held` (as soon as the endpoint takes it) or
+`scheduled` (for its time), in the order it came, attempted or not; one that was never attempted is
+in no other list.")]
     List(List),
     /// One delivery: how it stands, why, and each attempt.
     #[command(after_help = "\
@@ -57,7 +60,7 @@ pub(crate) struct List {
     /// Of the event of this id.
     #[arg(long, value_name = "ID")]
     event: Option<String>,
-    /// succeeded, failing or dead.
+    /// succeeded, failing or dead; with `--endpoint` also held or scheduled.
     #[arg(long)]
     status: Option<String>,
     /// Whose last attempt failed for this, such as http_5xx or timeout_connect.
@@ -167,6 +170,7 @@ pub(super) fn rows(deliveries: &[Value]) -> String {
         "status",
         "attempts",
         "last",
+        "next attempt",
     ];
     let row = |delivery: &Value| {
         let of = |name: &str| cell(&delivery[name]);
@@ -179,6 +183,7 @@ pub(super) fn rows(deliveries: &[Value]) -> String {
             of("status"),
             of("attempts"),
             last(&delivery["last_status"], &delivery["error"]),
+            of("next_attempt_at"),
         ]
     };
     table::render(&head, deliveries.iter().map(row))

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::dead::Receiver;
-use crate::operations::{call, created, publish, said, server};
+use crate::operations::{billing, call, publish, said};
 use crate::refusals::program::{Server, eventually};
 
 const ENDPOINT: &str = "/v1/tenants/acme/endpoints/billing";
 
 /// The operation, once it has succeeded.
-fn succeeded(server: &Server, operation: &Value) -> Value {
+pub(crate) fn succeeded(server: &Server, operation: &Value) -> Value {
     let id = operation["id"].as_str().unwrap();
     let path = format!("/v1/operations/{id}");
     let mut shown = Value::Null;
@@ -25,17 +25,14 @@ fn succeeded(server: &Server, operation: &Value) -> Value {
     shown
 }
 
-fn arrived(receiver: &Receiver, events: &[&str]) {
+pub(crate) fn arrived(receiver: &Receiver, events: &[&str]) {
     eventually("they arrive", || receiver.taken().len() >= events.len());
     assert_eq!(receiver.taken(), events);
 }
 
 #[test]
 fn events_of_the_past_come_again_and_to_a_new_endpoint() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = server(dir.path());
-    let receiver = Receiver::start(200);
-    created(&server, "billing", receiver.at, json!({}));
+    let (server, receiver, _, _dir) = billing(200, json!({}));
     publish(&server, &["a", "b"]);
     arrived(&receiver, &["a", "b"]);
     let words = [
@@ -92,10 +89,7 @@ fn events_of_the_past_come_again_and_to_a_new_endpoint() {
 
 #[test]
 fn what_is_owed_is_retried_now_or_cancelled() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = server(dir.path());
-    let receiver = Receiver::start(503);
-    created(&server, "billing", receiver.at, json!({}));
+    let (server, receiver, _, _dir) = billing(503, json!({}));
     publish(&server, &["a"]);
     let mut delivery = String::new();
     eventually("its attempt is on record", || {
@@ -137,10 +131,7 @@ fn what_is_owed_is_retried_now_or_cancelled() {
 
 #[test]
 fn a_resume_skips_what_it_is_told_to() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = server(dir.path());
-    let receiver = Receiver::start(200);
-    created(&server, "billing", receiver.at, json!({}));
+    let (server, receiver, _, _dir) = billing(200, json!({}));
     let pause = || {
         let path = format!("{ENDPOINT}/pause");
         call(&server, "POST", &path, Value::Null, 200);

@@ -23,6 +23,7 @@ mod listen;
 mod operations;
 mod ordered;
 mod outage;
+mod owed;
 mod pause;
 mod receiver;
 mod refusals;

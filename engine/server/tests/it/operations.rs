@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::dead::Receiver;
 use crate::refusals::program::{Refused, Server, embedded, posthaste};
@@ -14,6 +15,16 @@ const ENDPOINTS: &str = "/v1/tenants/acme/endpoints";
 
 pub(crate) fn server(dir: &std::path::Path) -> Server {
     Server::start(&format!("{}{SETTINGS}", embedded(dir)))
+}
+
+/// A server, a receiver that answers so, and acme's endpoint `billing` that leads
+/// to it, as `more` says; its id. The folder is to outlive the server.
+pub(crate) fn billing(status: u16, more: Value) -> (Server, Receiver, String, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let receiver = Receiver::start(status);
+    let endpoint = created(&server, "billing", receiver.at, more);
+    (server, receiver, endpoint, dir)
 }
 
 /// The JSON of an answer that must have this status.
@@ -63,10 +74,7 @@ fn id_of(operation: &Value) -> &str {
 
 #[test]
 fn an_operation_is_named_shown_and_steered() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = server(dir.path());
-    let receiver = Receiver::start(200);
-    let endpoint = created(&server, "billing", receiver.at, json!({}));
+    let (server, _receiver, endpoint, _dir) = billing(200, json!({}));
     // A paused endpoint takes nothing, so its replay does not end.
     call(
         &server,
@@ -164,11 +172,8 @@ fn an_operation_is_named_shown_and_steered() {
 
 #[test]
 fn a_dry_run_counts_and_writes_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = server(dir.path());
-    let receiver = Receiver::start(200);
     let wants = json!({ "event_types": ["invoice.*"], "filter": {"n": 1} });
-    let endpoint = created(&server, "billing", receiver.at, wants);
+    let (server, _receiver, endpoint, _dir) = billing(200, wants);
     publish(&server, &["a", "b", "c"]);
     let count = |more: Value| {
         let mut body = json!({ "endpoint_id": endpoint, "since": "1h", "dry_run": true });
@@ -212,10 +217,7 @@ fn refused(server: &Server, path: &str, body: &Value, status: u16, code: &str) -
 
 #[test]
 fn what_makes_no_sense_is_refused_by_name() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = server(dir.path());
-    let receiver = Receiver::start(200);
-    let endpoint = created(&server, "billing", receiver.at, json!({}));
+    let (server, _receiver, endpoint, _dir) = billing(200, json!({}));
     publish(&server, &["a"]);
     let refused =
         |path: &str, body: &Value, status, code| refused(&server, path, body, status, code);
@@ -287,10 +289,7 @@ fn what_makes_no_sense_is_refused_by_name() {
 
 #[test]
 fn what_is_not_there_and_what_takes_nothing_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = server(dir.path());
-    let receiver = Receiver::start(200);
-    let endpoint = created(&server, "billing", receiver.at, json!({}));
+    let (server, _receiver, endpoint, _dir) = billing(200, json!({}));
     publish(&server, &["a"]);
     let refused =
         |path: &str, body: &Value, status, code| refused(&server, path, body, status, code);
@@ -373,10 +372,7 @@ fn what_is_not_there_and_what_takes_nothing_is_refused() {
 
 #[test]
 fn a_tenants_own_credential_reaches_the_tenants_operations_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = server(dir.path());
-    let receiver = Receiver::start(200);
-    created(&server, "billing", receiver.at, json!({}));
+    let (server, _receiver, _, _dir) = billing(200, json!({}));
     let path = format!("{ENDPOINTS}/billing/replays");
     let body = json!({ "since": "1h" });
     let begun = call(&server, "POST", &path, body, 202);

@@ -4,15 +4,10 @@
 use serde_json::{Value, json};
 
 use crate::dead::Receiver;
-use crate::operations::{call, created, publish, said};
-use crate::refusals::program::{Server, embedded, eventually};
+use crate::operations::{call, created, publish, said, server};
+use crate::refusals::program::{Server, eventually};
 
-const SETTINGS: &str = "[egress]\nallow_http = true\nallow = [\"127.0.0.0/8\"]\n";
 const HELD: &str = "/v1/tenants/acme/endpoints/held";
-
-fn server(dir: &std::path::Path) -> Server {
-    Server::start(&format!("{}{SETTINGS}", embedded(dir)))
-}
 
 fn status(server: &Server) -> Value {
     call(server, "GET", HELD, Value::Null, 200)["status"].clone()

@@ -11,26 +11,24 @@ use posthaste_core::endpoint::Endpoint;
 use posthaste_core::id::DeliveryId;
 use posthaste_core::operation::{Kind, Operation};
 
-use super::lane::{self, Standing};
+use super::named::{self, Named};
 use super::{Found, found, read_id};
 use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::document::codes;
 use crate::api::endpoints::find_any;
-use crate::api::look::{Budget, turn};
+use crate::api::look::owed::Waits;
+use crate::api::look::turn;
 use crate::api::operations::lane::check_attempts;
 use crate::api::operations::resend::{self, Place};
 use crate::api::operations::{Accepted, accepted, begin, new};
 use crate::api::problem::{Problem, Segments};
-use crate::log::Offset;
 
 /// A delivery and what the lane says of it.
 struct Known {
     found: Found,
     endpoint: Arc<Endpoint>,
-    standing: Standing,
-    /// Where it stands in the lane, or stood.
-    places: Vec<Offset>,
+    named: Named,
 }
 
 /// Brings a delivery now, or again.
@@ -82,6 +80,9 @@ pub async fn retry_of_tenant(
 }
 
 /// Lets a delivery that is owed never come.
+///
+/// At an ordered endpoint the next of its ordering key goes then: so one that holds up its key is
+/// skipped.
 #[utoipa::path(
     post,
     path = "/v1/deliveries/{delivery}/cancel",
@@ -104,6 +105,9 @@ pub async fn cancel(
 }
 
 /// Lets a tenant's delivery that is owed never come.
+///
+/// At an ordered endpoint the next of its ordering key goes then: so one that holds up its key is
+/// skipped.
 #[utoipa::path(
     post,
     path = "/v1/tenants/{tenant}/deliveries/{delivery}/cancel",
@@ -130,12 +134,11 @@ async fn known(api: &Api, tenant: Option<&str>, id: DeliveryId) -> Result<Known,
     let found = found(api, tenant, id).await?;
     let name = found.endpoint.to_string();
     let endpoint = find_any(api, "endpoint", None, &name)?;
-    let lane = lane::look(api, &found, &mut Budget::new()).await?;
+    let named = named::look(api, endpoint.id, [id].into()).await?;
     Ok(Known {
         found,
         endpoint,
-        standing: lane.standing,
-        places: lane.places,
+        named,
     })
 }
 
@@ -146,24 +149,20 @@ async fn bring(
     caller: &Caller,
 ) -> Result<Response, Problem> {
     let known = known(api, tenant, id).await?;
-    match known.standing {
-        Standing::Owed(_) => {
-            check_attempts(&known.endpoint)?;
-            ask(api, known, Kind::RetryNow, caller).await
-        }
-        Standing::Held => {
-            let wanted = "it waits until its endpoint takes deliveries, and comes then";
-            Err(Problem::conflict("delivery_held", wanted))
-        }
-        Standing::Absent | Standing::Settled(_) | Standing::Unknown => {
+    match known.named.waits() {
+        Some(Waits::Scheduled) => check_attempts(&known.endpoint)?,
+        Some(Waits::Held) => {}
+        None => {
+            let origin = &known.found.origin;
             let place = Place {
-                topic: known.found.origin.topic.to_string(),
-                partition: known.found.origin.partition,
-                offset: known.found.origin.offset,
+                topic: origin.topic.to_string(),
+                partition: origin.partition,
+                offset: origin.offset,
             };
-            resend::start(api, &known.endpoint, &place, caller).await
+            return resend::start(api, &known.endpoint, &place, caller).await;
         }
     }
+    ask(api, &known, Kind::RetryNow, caller).await
 }
 
 async fn forgo(
@@ -173,20 +172,12 @@ async fn forgo(
     caller: &Caller,
 ) -> Result<Response, Problem> {
     let known = known(api, tenant, id).await?;
-    let wanted = match known.standing {
-        Standing::Owed(_) | Standing::Held => {
-            return ask(api, known, Kind::Cancel, caller).await;
-        }
-        Standing::Absent | Standing::Settled(_) => "it is not owed",
-        Standing::Unknown => "whether it is owed is not known: the lane holds too much",
-    };
-    Err(Problem::conflict("delivery_not_owed", wanted))
+    ask(api, &known, Kind::Cancel, caller).await
 }
 
-/// Of its places those count where it is owed.
-async fn ask(api: &Api, known: Known, kind: Kind, caller: &Caller) -> Result<Response, Problem> {
+async fn ask(api: &Api, known: &Known, kind: Kind, caller: &Caller) -> Result<Response, Problem> {
     let operation = Operation {
-        offsets: known.places,
+        offsets: known.named.offsets(kind)?,
         ..new(api, &known.endpoint, kind, caller)
     };
     begin(api, &operation, &caller.by()).await?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use posthaste_core::id::{DeliveryId, EndpointId};
-use posthaste_core::lane::fold::{Change, Fold, Head, Owed};
+use posthaste_core::lane::fold::{Change, Fold, Owed};
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::{Record as _, RecordType};
@@ -77,10 +77,19 @@ struct Follower {
     fold: Fold,
     delivery: DeliveryId,
     endpoint: EndpointId,
-    /// Where the delivery stands, and how it was settled there.
-    places: BTreeMap<Offset, Option<Kind>>,
+    places: BTreeMap<Offset, Place>,
     reason: Option<proto::Reason>,
     since: Option<Timestamp>,
+}
+
+/// Where the delivery stands.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Whether it was held there first: around what waited for a time others may
+    /// be held, of which the fold does not tell it.
+    held: bool,
+    /// How it was settled there.
+    end: Option<Kind>,
 }
 
 impl Follower {
@@ -126,14 +135,13 @@ impl Follower {
             return;
         }
         let change = self.fold.apply(record.offset, &record.value);
-        let ours = |head: Head| head.owed.delivery == self.delivery;
-        let stands = match change {
-            Ok(Change::Owed(owed)) => owed.delivery == self.delivery,
-            Ok(Change::Held(head)) => ours(head),
-            _ => false,
+        let (held, delivery) = match change {
+            Ok(Change::Owed(owed)) => (false, owed.delivery),
+            Ok(Change::Held(head)) => (true, head.owed.delivery),
+            _ => return,
         };
-        if stands {
-            self.places.insert(record.offset, None);
+        if delivery == self.delivery {
+            self.places.insert(record.offset, Place { held, end: None });
             self.reason = Some(read.reason());
             self.since.get_or_insert(record.timestamp);
         }
@@ -141,30 +149,34 @@ impl Follower {
 
     /// Folds a record, and notes how it settled what it settled.
     fn fold(&mut self, record: &Record, how: impl Fn(Offset) -> Kind) {
-        let endpoint = self.endpoint;
-        let is_owed = |fold: &Fold, offset: Offset| fold.is_owed(endpoint, offset);
-        let owed = self.places.keys().copied();
-        let owed: Vec<_> = owed.filter(|&at| is_owed(&self.fold, at)).collect();
+        let places = self.places.iter();
+        let owed = places.filter(|(at, place)| self.is_owed(**at, **place));
+        let owed: Vec<_> = owed.map(|(&at, &place)| (at, place)).collect();
         if self.fold.apply(record.offset, &record.value).is_err() {
             return;
         }
-        for offset in owed {
-            if !is_owed(&self.fold, offset) {
-                self.places.insert(offset, Some(how(offset)));
+        for (at, place) in owed {
+            if !self.is_owed(at, place) {
+                let end = Some(how(at));
+                self.places.insert(at, Place { end, ..place });
             }
         }
     }
 
+    fn is_owed(&self, at: Offset, place: Place) -> bool {
+        self.fold.owed(at).is_some() || (place.held && self.fold.is_owed(self.endpoint, at))
+    }
+
     /// Where it stands twice, what is owed counts.
     fn standing(&self) -> Standing {
-        let mut offsets = self.places.keys().rev();
-        if let Some(owed) = offsets.clone().find_map(|&at| self.fold.owed(at)) {
+        let mut places = self.places.iter().rev();
+        if let Some(owed) = places.clone().find_map(|(&at, _)| self.fold.owed(at)) {
             return Standing::Owed(owed);
         }
-        if offsets.any(|&at| self.fold.is_owed(self.endpoint, at)) {
+        if places.any(|(&at, &place)| self.is_owed(at, place)) {
             return Standing::Held;
         }
-        let ends: Vec<_> = self.places.values().flatten().copied().collect();
+        let ends: Vec<_> = self.places.values().filter_map(|place| place.end).collect();
         // That it was moved says only that it stands elsewhere.
         let end = ends.iter().rev().find(|kind| **kind != Kind::Moved);
         match end.or(ends.last()) {

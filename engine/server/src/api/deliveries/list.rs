@@ -24,6 +24,8 @@ use crate::api::problem::Problem;
 use crate::config::format_rfc3339_millis;
 use crate::log::LogError;
 
+mod owed;
+
 /// Which deliveries, and which page of them.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -32,7 +34,8 @@ pub struct Listing {
     /// Of that tenant alone; not where the path names one.
     #[param(nullable = false)]
     tenant: Option<String>,
-    /// An endpoint's id; its uid where the tenant is named.
+    /// An endpoint's id; its uid where the tenant is named. One has to be named
+    /// where the status is `held` or `scheduled`.
     #[param(nullable = false)]
     endpoint: Option<String>,
     /// Of events of that type.
@@ -60,7 +63,8 @@ pub struct Listing {
     cursor: Option<String>,
 }
 
-/// How a delivery stands, as far as its attempts and dead letters say.
+/// How a delivery stands, as far as its attempts and dead letters say, or, of the
+/// last two, its endpoint's lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ListedStatus)]
 #[serde(rename_all = "snake_case")]
@@ -71,6 +75,10 @@ pub(in crate::api) enum Status {
     Failing,
     /// Given up.
     Dead,
+    /// It waits for its time.
+    Scheduled,
+    /// As soon as its endpoint takes it.
+    Held,
 }
 
 /// A listing that makes sense.
@@ -116,13 +124,15 @@ pub(in crate::api) struct Entry {
     /// `null` when the last attempt got no response.
     #[schema(required = true)]
     last_status: Option<u32>,
-    /// `null` when it was delivered.
+    /// `null` when it was delivered, and where the lane does not say.
     #[schema(required = true)]
     error: Option<Failure>,
-    #[schema(value_type = values::Time)]
-    first_attempt_at: String,
-    #[schema(value_type = values::Time)]
-    last_attempt_at: String,
+    /// `null` of what is `held` or `scheduled`: the delivery tells.
+    #[schema(value_type = Option<values::Time>, required = true)]
+    first_attempt_at: Option<String>,
+    /// `null` likewise.
+    #[schema(value_type = Option<values::Time>, required = true)]
+    last_attempt_at: Option<String>,
     /// `null` where there is none, or it was decided later: the delivery tells.
     #[schema(value_type = Option<values::Time>, required = true)]
     next_attempt_at: Option<String>,
@@ -159,7 +169,8 @@ pub(super) struct Deliveries {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DeliveriesScanned)]
 struct Scanned {
-    /// The attempts made since then were looked at; `null` when all there are.
+    /// The attempts made since then were looked at; `null` when all there are, and
+    /// of what is `held` or `scheduled`.
     #[schema(value_type = Option<values::Time>, required = true)]
     since: Option<String>,
     #[schema(value_type = values::Time)]
@@ -260,6 +271,11 @@ impl Wanted {
 
 /// One page.
 pub(super) async fn page(api: &Api, listing: Listing) -> Result<Response, Problem> {
+    if let Some(status) = listing.status
+        && let Some(waits) = status.waits()
+    {
+        return owed::page(api, &listing, status, waits).await;
+    }
     let limit = read_limit(listing.limit.unwrap_or(LOOK_PAGE_DEFAULT), LOOK_PAGE_MAX)?;
     let cursor = listing.cursor.as_deref().map(str::parse::<Cursor>);
     let cursor = cursor.transpose().map_err(|_| no_cursor())?;
@@ -396,8 +412,8 @@ impl Gathered {
                 .map_or(self.number, |l| l.attempts.max(self.number)),
             last_status: (self.status > 0).then_some(self.status),
             error: Failure::of(&self.cause),
-            first_attempt_at: format_rfc3339_millis(self.first),
-            last_attempt_at: format_rfc3339_millis(self.last),
+            first_attempt_at: Some(format_rfc3339_millis(self.first)),
+            last_attempt_at: Some(format_rfc3339_millis(self.last)),
             next_attempt_at: due.and_then(time),
             dead_letter,
         }

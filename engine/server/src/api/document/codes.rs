@@ -79,9 +79,9 @@ codes! {
     NoEndpoint = 409 "no_endpoint", "No endpoint wants the event, and none was named.",
         None, "no endpoint wants the event: name some in `endpoint_ids`";
     DeliveryHeld = 409 "delivery_held", "The delivery waits for its endpoint, not for a time.",
-        None, "it waits until its endpoint takes deliveries, and comes then";
+        None, "dlv_01M8A8SH3159FXXNQ369DY9HAB: waits until its endpoint takes deliveries, and comes then";
     DeliveryNotOwed = 409 "delivery_not_owed", "The delivery is not owed, or not known to be.",
-        None, "it is not owed";
+        None, "dlv_01M8A8SH3159FXXNQ369DY9HAB: not owed to the endpoint";
     TooManySecrets = 409 "too_many_secrets", "As many secrets as may be live already are.",
         None, "3 secrets are live, which is as many as may be: delete one, or wait";
     NewestSecret = 409 "newest_secret", "The newest secret stays: rotate first.",

@@ -1,23 +1,19 @@
-//! Partitions read forward as one: a piece of each in turn, always of those that
-//! are furthest behind, so that a look that ends early has seen about the same
-//! time of each.
+//! Partitions read forward as one.
+
+use std::ops::Range;
 
 use futures_util::future::try_join_all;
-use posthaste_core::limits::{LOOK_READ_BYTES, LOOK_READS_MAX};
+use posthaste_core::limits::LOOK_READ_BYTES;
 use posthaste_core::time::Timestamp;
 
-use super::{Bound, Budget, Piece};
+use super::Piece;
+use super::parts::{Part, Parts, read};
 use crate::log::{Log, LogError, Offset, TopicPartition};
 
-/// The partitions, each from the first record of a time on.
-pub(in crate::api) struct Ahead<'a> {
-    log: &'a dyn Log,
-    parts: Vec<Part>,
-    /// What ended it before it had read all.
-    pub(in crate::api) ended_by: Option<Bound>,
-}
+/// The partitions, each from some place on.
+pub(in crate::api) type Ahead<'a> = Parts<'a, Forward>;
 
-struct Part {
+pub(in crate::api) struct Forward {
     tp: TopicPartition,
     next: Offset,
     to: Offset,
@@ -44,67 +40,49 @@ impl<'a> Ahead<'a> {
                 Some(until) if next < end => log.offset_at(&tp, until).await?.clamp(next, end),
                 _ => end,
             };
-            Ok(Part {
+            Ok(Forward {
                 tp,
                 next,
                 to,
                 reached: since,
             })
         });
-        Ok(Self {
-            log,
-            parts: try_join_all(parts).await?,
-            ended_by: None,
-        })
+        Ok(Self::new(log, try_join_all(parts).await?))
     }
 
-    /// The next pieces; `None` at the end, and when the budget is spent.
-    pub(in crate::api) async fn next(
-        &mut self,
-        budget: &mut Budget,
-    ) -> Result<Option<Vec<Piece>>, LogError> {
-        let mut unread: Vec<_> = self.parts.iter_mut().filter(|p| p.next < p.to).collect();
-        if unread.is_empty() {
-            return Ok(None);
-        }
-        self.ended_by = budget.spent();
-        if self.ended_by.is_some() {
-            return Ok(None);
-        }
-        unread.sort_by_key(|part| part.reached);
-        unread.truncate(LOOK_READS_MAX);
-        let log = self.log;
-        let reads = unread.into_iter().map(|part| part.read(log));
-        let Some(pieces) = budget.within(try_join_all(reads)).await? else {
-            self.ended_by = Some(Bound::Time);
-            return Ok(None);
+    /// These offsets of one partition.
+    pub(super) fn over(log: &'a dyn Log, tp: TopicPartition, offsets: Range<Offset>) -> Self {
+        let part = Forward {
+            tp,
+            next: offsets.start,
+            to: offsets.end,
+            reached: Timestamp::default(),
         };
-        for piece in &pieces {
-            budget.charge(&piece.records);
-        }
-        Ok(Some(pieces))
+        Self::new(log, vec![part])
     }
 
     /// All that is older was read.
     pub(in crate::api) fn reached(&self) -> Option<Timestamp> {
-        let unread = self.parts.iter().filter(|part| part.next < part.to);
-        unread.map(|part| part.reached).min()
+        self.unread().map(|part| part.reached).min()
     }
 }
 
-impl Part {
+impl Part for Forward {
+    fn is_over(&self) -> bool {
+        self.next >= self.to
+    }
+
+    fn came(&self) -> u64 {
+        self.reached.as_millis()
+    }
+
     async fn read(&mut self, log: &dyn Log) -> Result<Piece, LogError> {
-        let (records, next) = match log.read(&self.tp, self.next, LOOK_READ_BYTES).await {
-            // Its records grew too old meanwhile.
-            Err(LogError::OutOfRange { start, .. }) if start > self.next => (Vec::new(), start),
-            read => read?,
-        };
-        let within = records.into_iter().filter(|r| r.offset < self.to);
-        let records: Vec<_> = within.collect();
+        let (mut records, next) = read(log, &self.tp, self.next, LOOK_READ_BYTES).await?;
+        records.retain(|record| record.offset < self.to);
         if let Some(last) = records.last() {
             self.reached = self.reached.max(last.timestamp);
         }
-        self.next = next.max(self.next + 1).min(self.to);
+        self.next = next.min(self.to);
         Ok(Piece {
             tp: self.tp.clone(),
             records,

@@ -1,13 +1,12 @@
-//! Partitions read backwards as one, a block of each in turn, always of those
-//! that are furthest ahead: the newest comes first, and a look that ends early
-//! has seen about the same time of each.
+//! Partitions read backwards as one, a block of each in turn: the newest comes
+//! first.
 
-use futures_util::future::try_join_all;
-use posthaste_core::limits::{LOOK_READ_BYTES, LOOK_READS_MAX};
+use posthaste_core::limits::LOOK_READ_BYTES;
 use posthaste_core::time::Timestamp;
 
 use super::cursor::Span;
-use super::{Bound, Budget, Piece};
+use super::parts::{Part, Parts, read};
+use super::{Bound, Piece};
 use crate::log::{Log, LogError, Offset, Record, TopicPartition};
 
 /// Records of the first block of a partition; later ones hold about
@@ -17,14 +16,9 @@ const BLOCK_FIRST: u64 = 64;
 const BLOCK_MAX: u64 = 4_096;
 
 /// The partitions, each from some place back to another.
-pub(in crate::api) struct Back<'a> {
-    log: &'a dyn Log,
-    parts: Vec<Part>,
-    /// What ended it before it had read all.
-    pub(in crate::api) ended_by: Option<Bound>,
-}
+pub(in crate::api) type Back<'a> = Parts<'a, Backward>;
 
-struct Part {
+pub(in crate::api) struct Backward {
     tp: TopicPartition,
     floor: Offset,
     /// Everything from here on was read.
@@ -65,46 +59,14 @@ impl<'a> Back<'a> {
         spans: &[Span],
         floor: impl Fn(&Span) -> Offset,
     ) -> Self {
-        let part = |(tp, span): (&TopicPartition, &Span)| Part {
+        let part = |(tp, span): (&TopicPartition, &Span)| Backward {
             tp: tp.clone(),
             floor: floor(span),
             low: span.high,
             reached: Timestamp::from_millis(u64::MAX),
             block: BLOCK_FIRST,
         };
-        Self {
-            log,
-            parts: places.iter().zip(spans).map(part).collect(),
-            ended_by: None,
-        }
-    }
-
-    /// The next blocks; `None` at the end, and when the budget is spent.
-    pub(in crate::api) async fn next(
-        &mut self,
-        budget: &mut Budget,
-    ) -> Result<Option<Vec<Piece>>, LogError> {
-        let unread = self.parts.iter_mut().filter(|part| part.floor < part.low);
-        let mut unread: Vec<_> = unread.collect();
-        if unread.is_empty() {
-            return Ok(None);
-        }
-        self.ended_by = budget.spent();
-        if self.ended_by.is_some() {
-            return Ok(None);
-        }
-        unread.sort_by_key(|part| std::cmp::Reverse(part.reached));
-        unread.truncate(LOOK_READS_MAX);
-        let log = self.log;
-        let reads = unread.into_iter().map(|part| part.read(log));
-        let Some(pieces) = budget.within(try_join_all(reads)).await? else {
-            self.ended_by = Some(Bound::Time);
-            return Ok(None);
-        };
-        for piece in &pieces {
-            budget.charge(&piece.records);
-        }
-        Ok(Some(pieces))
+        Self::new(log, places.iter().zip(spans).map(part).collect())
     }
 
     /// Ends it here: it found enough.
@@ -119,26 +81,28 @@ impl<'a> Back<'a> {
 
     /// All that is younger was read; `None` when all was.
     pub(in crate::api) fn reached(&self) -> Option<Timestamp> {
-        let unread = self.parts.iter().filter(|part| part.floor < part.low);
-        unread.map(|part| part.reached).max()
+        self.unread().map(|part| part.reached).max()
     }
 }
 
-impl Part {
-    /// Reads the block below what was read. It stands only as a whole: what is
-    /// given up in the middle is read again.
+impl Part for Backward {
+    fn is_over(&self) -> bool {
+        self.floor >= self.low
+    }
+
+    fn came(&self) -> u64 {
+        u64::MAX - self.reached.as_millis()
+    }
+
+    /// Reads the block below what was read. It stands only as a whole.
     async fn read(&mut self, log: &dyn Log) -> Result<Piece, LogError> {
         let from = self.low.saturating_sub(self.block).max(self.floor);
         let mut records: Vec<Record> = Vec::new();
         let mut next = from;
         while next < self.low {
-            let (read, after) = match log.read(&self.tp, next, LOOK_READ_BYTES).await {
-                // Its records grew too old meanwhile.
-                Err(LogError::OutOfRange { start, .. }) if start > next => (Vec::new(), start),
-                read => read?,
-            };
+            let (read, after) = read(log, &self.tp, next, LOOK_READ_BYTES).await?;
             records.extend(read.into_iter().filter(|r| r.offset < self.low));
-            next = after.max(next + 1);
+            next = after;
         }
         let bytes: usize = records.iter().map(Record::size).sum();
         if let Some(each) = bytes.checked_div(records.len()) {

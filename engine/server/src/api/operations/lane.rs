@@ -5,6 +5,8 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use posthaste_core::endpoint::Endpoint;
+use posthaste_core::id::IdError;
+use posthaste_core::limits::OWED_PER_REQUEST_MAX;
 use posthaste_core::operation::{Kind, Operation};
 use posthaste_core::time::Timestamp;
 use serde::Deserialize;
@@ -16,9 +18,10 @@ use crate::api::Api;
 use crate::api::auth::Caller;
 use crate::api::body::{Whole, read_json};
 use crate::api::dead_letters::read_time;
+use crate::api::deliveries;
 use crate::api::document::{codes, values};
 use crate::api::endpoints::find;
-use crate::api::look::lane_of;
+use crate::api::look::{lane_of, turn};
 use crate::api::problem::{Problem, Segments};
 use crate::log::Offset;
 
@@ -31,6 +34,18 @@ struct Cancel {
     /// there is now when it is absent.
     #[schema(value_type = Option<values::Moment>)]
     before: Option<String>,
+    /// These alone, 1 to 100 of them: all are cancelled, or none.
+    delivery_ids: Option<Vec<String>>,
+}
+
+/// What to retry.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = RetryOwed)]
+#[serde(deny_unknown_fields)]
+struct Retry {
+    /// These alone, 1 to 100 of them, all or none; without it everything that
+    /// waits for a time.
+    delivery_ids: Option<Vec<String>>,
 }
 
 /// Nothing can be said.
@@ -39,6 +54,9 @@ struct Cancel {
 struct Nothing {}
 
 /// Cancels what an endpoint is owed.
+///
+/// At an ordered endpoint a cancelled delivery holds up its ordering key no longer: the next one
+/// goes.
 #[utoipa::path(
     post,
     path = "/v1/tenants/{tenant}/endpoints/{endpoint}/cancel",
@@ -48,6 +66,7 @@ struct Nothing {}
     responses(
         Accepted,
         codes::TooManyOperations,
+        codes::DeliveryNotOwed,
         codes::Invalid,
         codes::Unavailable,
     ),
@@ -60,25 +79,36 @@ pub async fn cancel(
 ) -> Result<Response, Problem> {
     let endpoint = find(&api, &tenant, &name)?;
     let asked: Cancel = read_optional(&body)?;
-    let before = asked
-        .before
-        .map(|text| past(&text, "before", api.clock.now()));
-    let operation = cancel_before(&api, &endpoint, before.transpose()?, &caller).await?;
+    let operation = match (asked.delivery_ids, asked.before) {
+        (Some(_), Some(_)) => {
+            let wanted = "expected none beside `before`";
+            return Err(Problem::invalid("delivery_ids", wanted));
+        }
+        (Some(ids), None) => named(&api, &endpoint, Kind::Cancel, &ids, &caller).await?,
+        (None, before) => {
+            let before = before.map(|text| past(&text, "before", api.clock.now()));
+            cancel_before(&api, &endpoint, before.transpose()?, &caller).await?
+        }
+    };
     begin(&api, &operation, &caller.by()).await?;
     Ok(accepted(operation, &[]))
 }
 
-/// Makes everything that waits for a time due now.
+/// Makes everything that waits for a time due now, or what is named.
 #[utoipa::path(
     post,
     path = "/v1/tenants/{tenant}/endpoints/{endpoint}/retry_now",
     operation_id = "retry_owed_now",
     tag = "Operations",
+    request_body = Option<Retry>,
     responses(
         Accepted,
         codes::TooManyOperations,
         codes::EndpointDisabled,
         codes::EndpointPaused,
+        codes::DeliveryHeld,
+        codes::DeliveryNotOwed,
+        codes::Invalid,
         codes::Unavailable,
     )
 )]
@@ -89,7 +119,14 @@ pub async fn retry_now(
     Whole(body): Whole,
 ) -> Result<Response, Problem> {
     let endpoint = find(&api, &tenant, &name)?;
-    attempt(&api, &endpoint, Kind::RetryNow, &body, &caller).await
+    let asked: Retry = read_optional(&body)?;
+    check_attempts(&endpoint)?;
+    let operation = match asked.delivery_ids {
+        Some(ids) => named(&api, &endpoint, Kind::RetryNow, &ids, &caller).await?,
+        None => new(&api, &endpoint, Kind::RetryNow, &caller),
+    };
+    begin(&api, &operation, &caller.by()).await?;
+    Ok(accepted(operation, &[]))
 }
 
 /// Lets one attempt out to an endpoint that is down, whatever its breaker says.
@@ -113,21 +150,39 @@ pub async fn probe(
     Whole(body): Whole,
 ) -> Result<Response, Problem> {
     let endpoint = find(&api, &tenant, &name)?;
-    attempt(&api, &endpoint, Kind::Probe, &body, &caller).await
+    let Nothing {} = read_optional(&body)?;
+    check_attempts(&endpoint)?;
+    let operation = new(&api, &endpoint, Kind::Probe, &caller);
+    begin(&api, &operation, &caller.by()).await?;
+    Ok(accepted(operation, &[]))
 }
 
-async fn attempt(
+/// An operation on deliveries that are named.
+async fn named(
     api: &Api,
     endpoint: &Endpoint,
     kind: Kind,
-    body: &[u8],
+    ids: &[String],
     caller: &Caller,
-) -> Result<Response, Problem> {
-    let Nothing {} = read_optional(body)?;
-    check_attempts(endpoint)?;
-    let operation = new(api, endpoint, kind, caller);
-    begin(api, &operation, &caller.by()).await?;
-    Ok(accepted(operation, &[]))
+) -> Result<Operation, Problem> {
+    let invalid = |why: String| Problem::invalid("delivery_ids", why);
+    if !(1..=OWED_PER_REQUEST_MAX).contains(&ids.len()) {
+        let wanted = format!("expected 1 to {OWED_PER_REQUEST_MAX} ids");
+        return Err(invalid(wanted));
+    }
+    let read = |id: &String| {
+        let shown = id.escape_default();
+        id.parse()
+            .map_err(|error: IdError| invalid(format!("`{shown}`: {error}")))
+    };
+    let ids = ids.iter().map(read).collect::<Result<_, _>>()?;
+    let _turn = turn(api)?;
+    let found = deliveries::named::look(api, endpoint.id, ids).await?;
+    let offsets = found.offsets(kind);
+    Ok(Operation {
+        offsets: offsets.map_err(|problem| problem.about("delivery_ids"))?,
+        ..new(api, endpoint, kind, caller)
+    })
 }
 
 /// Whether an attempt can be made now.

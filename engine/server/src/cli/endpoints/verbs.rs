@@ -77,19 +77,31 @@ Events that come meanwhile are not for it; a replay brings them later.")]
     #[command(after_help = "\
 Examples:
   posthaste endpoints cancel --tenant acme billing --follow
-  posthaste endpoints cancel --tenant acme billing --before 24h")]
+  posthaste endpoints cancel --tenant acme billing --before 24h
+  posthaste endpoints cancel --tenant acme billing --delivery dlv_01M8A8SH3159FXXNQ369DY9HAB
+
+Of an ordered endpoint the next event of a cancelled one's key goes then. `deliveries list --status
+held` and `--status scheduled` name what there is.")]
     Cancel {
         #[command(flatten)]
         asked: Asked,
+        #[command(flatten)]
+        named: Named,
         /// Only what came before then: a UTC time, or how long ago.
-        #[arg(long, value_name = "TIME")]
+        #[arg(long, value_name = "TIME", conflicts_with = "delivery")]
         before: Option<String>,
     },
     /// Make retries that wait for their time due now.
     #[command(after_help = "\
 Examples:
-  posthaste endpoints retry-now --tenant acme billing")]
-    RetryNow(Asked),
+  posthaste endpoints retry-now --tenant acme billing
+  posthaste endpoints retry-now --tenant acme billing --delivery dlv_01M8A8SH3159FXXNQ369DY9HAB")]
+    RetryNow {
+        #[command(flatten)]
+        asked: Asked,
+        #[command(flatten)]
+        named: Named,
+    },
     /// Let one attempt out to an endpoint that is down.
     #[command(after_help = "\
 Examples:
@@ -116,6 +128,14 @@ pub(crate) struct Asked {
     follow: bool,
 }
 
+/// Deliveries of it.
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// Only this delivery; once for each of up to 100: all of them, or none.
+    #[arg(long, value_name = "ID")]
+    delivery: Vec<String>,
+}
+
 pub(super) async fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Show(one) => one.show(Method::GET, Bytes::new(), &[]).await,
@@ -138,11 +158,15 @@ pub(super) async fn run(verb: Verb) -> anyhow::Result<()> {
             let body = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
             one.change("disable", "disabled", &body).await
         }
-        Verb::Cancel { asked, before } => {
-            let body = before.map_or_else(|| json!({}), |before| json!({ "before": before }));
+        Verb::Cancel {
+            asked,
+            named,
+            before,
+        } => {
+            let body = before.map_or_else(|| named.body(), |before| json!({ "before": before }));
             asked.start("cancel", &body).await
         }
-        Verb::RetryNow(asked) => asked.start("retry_now", &json!({})).await,
+        Verb::RetryNow { asked, named } => asked.start("retry_now", &named.body()).await,
         Verb::Probe(asked) => asked.start("probe", &json!({})).await,
     }
 }
@@ -188,6 +212,15 @@ impl One {
             out::line(format_args!("{done} {endpoint}"))?;
         }
         Ok(())
+    }
+}
+
+impl Named {
+    fn body(&self) -> Value {
+        match &self.delivery[..] {
+            [] => json!({}),
+            ids => json!({ "delivery_ids": ids }),
+        }
     }
 }
 

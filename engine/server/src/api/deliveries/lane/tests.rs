@@ -114,6 +114,18 @@ fn it_stands_as_the_folds_rules_say() {
 }
 
 #[test]
+fn what_is_settled_is_not_held_with_others_around_it() {
+    let held = || deliver(OTHER, ENDPOINT, 0);
+    let values = vec![
+        held(),
+        deliver(ID, ENDPOINT, DUE),
+        held(),
+        facts(vec![fact(Kind::Done, 101)]),
+    ];
+    assert_eq!(standing(values), Standing::Settled(Kind::Done));
+}
+
+#[test]
 fn a_retry_is_owed_when_it_says() {
     let retry = proto::progress::Entry {
         attempt: 2,
