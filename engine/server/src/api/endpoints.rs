@@ -34,6 +34,7 @@ use crate::control::By;
 
 pub mod change;
 mod headers;
+pub mod send_test;
 mod shown;
 mod start;
 pub mod status;
