@@ -202,6 +202,8 @@ fn described() -> Routes {
         .with(routes!(endpoints::change::enable))
         .with(routes!(verification::verify))
         .with(routes!(endpoints::send_test::send_test))
+        .with(routes!(endpoints::stats::stats))
+        .with(routes!(endpoints::health::health))
         .with(routes!(endpoints::status::disable))
         .with(routes!(endpoints::status::pause))
         .with(routes!(endpoints::status::resume))

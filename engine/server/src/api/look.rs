@@ -22,9 +22,11 @@ use crate::log::{Log, LogError, Record, TopicPartition};
 mod ahead;
 mod back;
 mod cursor;
+mod fold;
 
 pub(super) use ahead::Ahead;
 pub(super) use cursor::{Cursor, Key, cut};
+pub(super) use fold::{Folded, first_held, folded};
 
 /// Instances' clocks differ, and a record is written some time after what it
 /// tells of: what lies so far beyond a time is looked at too.
