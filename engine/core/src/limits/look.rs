@@ -29,4 +29,5 @@ pub const STATS_BUCKETS: usize = 24;
 const _: () = {
     assert!(LOOK_PAGE_DEFAULT <= LOOK_PAGE_MAX && LOOK_PAGE_MAX <= LOOK_FOUND_MAX);
     assert!(LOOK_READS_MAX * LOOK_READ_BYTES <= LOOK_BYTES_MAX);
+    assert!(STATS_BUCKETS > 0);
 };

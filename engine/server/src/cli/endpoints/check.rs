@@ -171,7 +171,10 @@ fn told_stats(stats: &Value) -> String {
             of("delivered"),
             of("failed")
         ),
-        format!("first      {} deliveries", of("first_attempts")),
+        format!(
+            "deliveries {} attempted for the first time",
+            of("first_attempts")
+        ),
         format!("answers    {}", counts(&stats["statuses"])),
         format!("errors     {}", counts(&stats["errors"])),
     ];
@@ -337,7 +340,7 @@ mod tests {
             told_stats(&stats),
             "time       a to b\n\
              attempts   1011: 1010 delivered, 1 failed\n\
-             first      1009 deliveries\n\
+             deliveries 1009 attempted for the first time\n\
              answers    2xx 1010, 5xx 1\n\
              errors     http_5xx 1\n\
              took       p50 1.0 ms, p95 2.0 ms, p99 3.0 ms, max 4.0 ms\n\
