@@ -58,6 +58,12 @@ pub fn generate_event_id(now: Timestamp, rng: &mut Rng) -> String {
     format!("evt_{}", encode(&time_sortable(now, rng)))
 }
 
+/// The `webhook-id` of a request that brings no event: its receiver can tell it
+/// from one that does.
+pub fn generate_test_id(now: Timestamp, rng: &mut Rng) -> String {
+    format!("test_{}", encode(&time_sortable(now, rng)))
+}
+
 /// A new secret's id.
 pub fn generate_secret_id(now: Timestamp, rng: &mut Rng) -> String {
     format!("sec_{}", encode(&time_sortable(now, rng)))

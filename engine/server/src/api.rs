@@ -31,6 +31,7 @@ mod catalog;
 pub mod dead_letters;
 pub mod deliveries;
 pub mod document;
+mod egress_ips;
 pub mod endpoints;
 mod event_types;
 pub mod events;
@@ -204,6 +205,9 @@ fn described() -> Routes {
         ))
         .with(routes!(endpoints::change::enable))
         .with(routes!(verification::verify))
+        .with(routes!(endpoints::send_test::send_test))
+        .with(routes!(endpoints::stats::stats))
+        .with(routes!(endpoints::health::health))
         .with(routes!(endpoints::status::disable))
         .with(routes!(endpoints::status::pause))
         .with(routes!(endpoints::status::resume))
@@ -220,6 +224,7 @@ fn described() -> Routes {
         .with(routes!(portal::create))
         .with(routes!(audit::list))
         .with(routes!(secrets::published))
+        .with(routes!(egress_ips::list))
         .with(routes!(healthy))
         .with(routes!(ready))
         .with(routes!(metrics))

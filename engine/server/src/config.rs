@@ -146,6 +146,9 @@ pub struct EgressConfig {
     pub allow: Vec<String>,
     /// Addresses that are not reachable although they are public.
     pub deny: Vec<String>,
+    /// Addresses or blocks of them that deliveries come from, as receivers see
+    /// them: told, not used.
+    pub public_ips: Vec<String>,
     /// Further trusted certificate authorities, PEM.
     pub ca_file: Option<PathBuf>,
 }

@@ -26,9 +26,14 @@ pub const LOOK_PAGE_DEFAULT: usize = 50;
 pub const LOOK_PAGE_MAX: usize = 250;
 /// Bytes of a body that an event is shown with.
 pub const EVENT_SHOWN_BYTES_MAX: usize = 64 * 1024;
+/// Stretch that an endpoint's figures are of, unless the request says otherwise.
+pub const STATS_SPAN_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
+/// Equal parts of it that are told apart.
+pub const STATS_BUCKETS: usize = 24;
 
 const _: () = {
     assert!(LOOK_PAGE_DEFAULT <= LOOK_PAGE_MAX && LOOK_PAGE_MAX <= LOOK_FOUND_MAX);
     assert!(LOOK_READS_MAX * LOOK_READ_BYTES <= LOOK_BYTES_MAX);
     assert!(2 * SNAPSHOT_TAIL_BYTES_MAX < LOOK_LANE_BYTES_MAX);
+    assert!(STATS_BUCKETS > 0);
 };

@@ -34,11 +34,12 @@ pub(super) const REQUEST_ID: &str = "request-id";
 /// The parameter of a path that names a tenant.
 const TENANT: &str = "tenant";
 /// For everybody.
-const OPEN: [&str; 6] = [
+const OPEN: [&str; 7] = [
     "/healthz",
     "/readyz",
     "/metrics",
     "/.well-known/webhook-keys",
+    "/v1/egress_ips",
     "/v1/openapi.json",
     "/docs",
 ];

@@ -73,8 +73,8 @@ const TAGS: [(&str, &str); 12] = [
     ),
     ("Access", "API keys, portal tokens, and who changed what."),
     (
-        "Keys for receivers",
-        "What receivers verify signatures with.",
+        "For receivers",
+        "What receivers verify signatures with, and where requests come from.",
     ),
     (
         "Instance",

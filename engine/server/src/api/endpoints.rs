@@ -34,8 +34,11 @@ use crate::control::By;
 
 pub mod change;
 mod headers;
+pub mod health;
+pub mod send_test;
 mod shown;
 mod start;
+pub mod stats;
 pub mod status;
 
 pub(in crate::api) use change::{Place, answer_asked, based, merge};

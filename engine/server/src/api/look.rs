@@ -67,7 +67,7 @@ impl Budget {
     }
 
     /// For a look at a lane as it is now.
-    fn of_lane() -> Self {
+    pub(super) fn of_lane() -> Self {
         Self {
             bytes: LOOK_LANE_BYTES_MAX,
             ..Self::new()

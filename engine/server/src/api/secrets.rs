@@ -307,7 +307,7 @@ pub async fn reseal(State(api): State<Arc<Api>>, caller: Caller) -> Result<Respo
     get,
     path = "/.well-known/webhook-keys",
     operation_id = "get_published_keys",
-    tag = "Keys for receivers",
+    tag = "For receivers",
     responses((status = 200, description = "The keys.", body = PublishedKeys)),
 )]
 pub async fn published(State(api): State<Arc<Api>>) -> Response {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -17,6 +18,7 @@ use posthaste_core::id::generate_event_id;
 use posthaste_core::limits::{CHALLENGE_RANDOM_BYTES, VERIFICATION_TIME_MAX, VERIFICATIONS_MAX};
 use posthaste_core::outcome::{Outcome, Verdict};
 use posthaste_core::rng::Rng;
+use posthaste_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -144,7 +146,10 @@ pub(super) async fn ask(api: &Api, endpoint: &Endpoint) -> Option<Verification> 
     let Ok(_turn) = api.verifications.try_acquire() else {
         return Some(Verification::busy(kind));
     };
-    let attempted = send(api, endpoint, event_type, body.to_string()).await;
+    let now = api.clock.now();
+    let id = generate_event_id(now, &mut Rng::new(random_seed()));
+    let event = made_up(endpoint, id, event_type, body.to_string(), now);
+    let attempted = send(api, endpoint, &event, VERIFICATION_TIME_MAX).await;
     let answered = challenge.is_none_or(|challenge| is_answer(&attempted.excerpt, &challenge));
     let verification = Verification::of(kind, &attempted.outcome, answered);
     tracing::info!(
@@ -190,30 +195,49 @@ fn challenge() -> String {
     random.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-async fn send(api: &Api, endpoint: &Endpoint, event_type: &str, body: String) -> Attempted {
-    let now = api.clock.now();
-    let event = Event {
-        id: generate_event_id(now, &mut Rng::new(random_seed())).into(),
+/// An event that comes from no log, and goes into none.
+pub(super) fn made_up(
+    endpoint: &Endpoint,
+    id: String,
+    event_type: &str,
+    body: String,
+    now: Timestamp,
+) -> Event {
+    Event {
+        id: id.into(),
         tenant: endpoint.tenant.as_str().into(),
         event_type: event_type.into(),
         content_type: JSON,
         body: body.into(),
         ordering_key: Bytes::new(),
-        // It comes from no log, and goes into none.
         origin: Origin {
             topic: "".into(),
             partition: 0,
             offset: 0,
             timestamp: now,
         },
-    };
+    }
+}
+
+/// Makes one attempt to bring it, signed at its own time.
+pub(super) async fn send(
+    api: &Api,
+    endpoint: &Endpoint,
+    event: &Event,
+    within: Duration,
+) -> Attempted {
     let attempt = Attempt {
-        event: &event,
+        event,
         retries: 0,
         last_cause: None,
-        now,
+        now: event.origin.timestamp,
     };
-    once(&api.egress, endpoint, attempt, VERIFICATION_TIME_MAX).await
+    once(&api.egress, endpoint, attempt, within).await
+}
+
+/// Why none is asked now.
+pub(super) fn busy() -> String {
+    format!("{VERIFICATIONS_MAX} receivers are being asked: try again later")
 }
 
 /// Whether a response's body answers a challenge, in one of the three forms that
@@ -258,7 +282,7 @@ impl Verification {
             passed: false,
             cause: Some("busy"),
             status: None,
-            detail: format!("{VERIFICATIONS_MAX} receivers are being asked: try again later"),
+            detail: busy(),
         }
     }
 

@@ -281,7 +281,8 @@ fn timeline(attempts: &Value) -> String {
     table::render(&head, attempts.map(row))
 }
 
-fn took(attempt: &Value) -> String {
+/// How long an attempt took.
+pub(super) fn took(attempt: &Value) -> String {
     let micros = attempt["duration_us"].as_u64().unwrap_or(0);
     format!("{}.{} ms", micros / 1_000, micros % 1_000 / 100)
 }

@@ -9,6 +9,7 @@ use super::client::{Client, Server};
 use super::filters::{header, json_or_file, with_filter};
 use super::{dead, operations, out, table};
 
+mod check;
 mod verbs;
 
 #[derive(Debug, Subcommand)]
@@ -54,6 +55,8 @@ Examples:
     },
     #[command(flatten)]
     Verb(verbs::Verb),
+    #[command(flatten)]
+    Check(check::Check),
     /// Ask an endpoint's receiver again, as `--verify` of `create` says.
     #[command(after_help = "\
 Examples:
@@ -192,6 +195,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::List { of } => list(of).await,
         Command::Enable { of, endpoint } => enable(of, &endpoint).await,
         Command::Verb(verb) => verbs::run(verb).await,
+        Command::Check(check) => check::run(check).await,
         Command::Verify { of, endpoint } => verify(of, &endpoint).await,
         Command::RotateSecret(rotate) => super::secrets::rotate(rotate).await,
         Command::Delete { of, endpoint } => delete(of, &endpoint).await,

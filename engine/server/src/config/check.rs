@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use posthaste_core::wall::Cidr;
+
 use super::{Auth, Config, ConfigError, LogUrl};
 
 /// Longest name of a topic, and what it may hold besides letters and digits
@@ -28,6 +30,11 @@ impl Config {
                     "http.hosts",
                     format!("`{shown}`: expected a name such as \"posthaste.internal\", no port"),
                 );
+            }
+        }
+        for text in &self.egress.public_ips {
+            if let Err(error) = text.parse::<Cidr>() {
+                return invalid("egress.public_ips", error.to_string());
             }
         }
         if self.auth() == Auth::None && !self.http.listen.ip().is_loopback() {
@@ -161,6 +168,11 @@ mod tests {
         assert!(
             port.contains("http.hosts: `a:1`: expected a name"),
             "{port}"
+        );
+        let ips = refused("[egress]\npublic_ips = [\"192.0.2.7\", \"192.0.2.9/24\"]");
+        assert!(
+            ips.contains("egress.public_ips: `192.0.2.9/24`") && ips.contains("`192.0.2.0/24`"),
+            "{ips}"
         );
         assert!(refused("[http.tls]\ncert = \"a\"").contains("missing field `key`"));
         assert!(refused("drain_deadline = \"0s\"").contains("drain_deadline: expected"));

@@ -16,6 +16,7 @@ mod dev;
 mod embedded;
 mod event_types;
 mod filters;
+mod health;
 mod idempotency;
 mod kafka;
 mod leaks;

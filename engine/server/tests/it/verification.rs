@@ -17,23 +17,23 @@ const SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
 
 /// A request as it came: its head's lines, and its body.
 #[derive(Clone)]
-struct Got {
+pub(crate) struct Got {
     head: Vec<String>,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// What a receiver does with a request.
 type Answer = Box<dyn Fn(&Got, &mut TcpStream) + Send>;
 
 /// A receiver that keeps what it gets, and answers as it is told.
-struct Receiver {
-    at: SocketAddr,
+pub(crate) struct Receiver {
+    pub(crate) at: SocketAddr,
     got: Arc<Mutex<Vec<Got>>>,
     answer: Arc<Mutex<Answer>>,
 }
 
 impl Got {
-    fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let mut lines = self.head.iter().filter_map(|line| line.split_once(": "));
         let found = lines.find_map(|(known, value)| (known == name).then_some(value));
         found.unwrap_or_default()
@@ -66,7 +66,7 @@ impl Got {
 }
 
 impl Receiver {
-    fn start(answer: impl Fn(&Got, &mut TcpStream) + Send + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(&Got, &mut TcpStream) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let receiver = Self {
             at: listener.local_addr().unwrap(),
@@ -90,7 +90,7 @@ impl Receiver {
         receiver
     }
 
-    fn answers(&self, answer: impl Fn(&Got, &mut TcpStream) + Send + 'static) {
+    pub(crate) fn answers(&self, answer: impl Fn(&Got, &mut TcpStream) + Send + 'static) {
         *self.answer.lock().unwrap() = Box::new(answer);
     }
 
@@ -98,12 +98,12 @@ impl Receiver {
         format!("http://{}/hooks", self.at)
     }
 
-    fn take(&self) -> Vec<Got> {
+    pub(crate) fn take(&self) -> Vec<Got> {
         std::mem::take(&mut self.got.lock().unwrap())
     }
 }
 
-fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &str) {
+pub(crate) fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &str) {
     let length = body.len();
     let answer = format!("HTTP/1.1 {status} x\r\n{headers}content-length: {length}\r\n\r\n{body}");
     // One that hangs up early is not what is tested.

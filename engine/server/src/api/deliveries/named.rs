@@ -42,8 +42,8 @@ pub(in crate::api) async fn look(
     let mut over = last.unwrap_or_default().after(CLOCKS_APART);
     let mut of: BTreeMap<_, _> = ids.into_iter().map(|id| (id, Places::default())).collect();
     let owing = Owing::open(api, endpoint).await?;
-    for (id, at) in owing.scheduled() {
-        if let Some(places) = of.get_mut(&id) {
+    for (owed, at) in owing.scheduled() {
+        if let Some(places) = of.get_mut(&owed.delivery) {
             places.scheduled = Some(at);
         }
     }

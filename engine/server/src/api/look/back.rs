@@ -10,8 +10,9 @@ use super::{Bound, Piece};
 use crate::log::{Log, LogError, Offset, Record, TopicPartition};
 
 /// Records of the first block of a partition; later ones hold about
-/// [`LOOK_READ_BYTES`].
-const BLOCK_FIRST: u64 = 64;
+/// [`LOOK_READ_BYTES`]. They can be large: 256 attempts, or a body of 1 MiB. Of
+/// each of 64 partitions that must leave most of a look.
+const BLOCK_FIRST: u64 = 4;
 /// Most of one block.
 const BLOCK_MAX: u64 = 4_096;
 

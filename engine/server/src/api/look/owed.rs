@@ -64,19 +64,20 @@ impl<'a> Owing<'a> {
     pub(in crate::api) async fn open(api: &'a Api, endpoint: EndpointId) -> Result<Self, Problem> {
         let tp = lane_of(api, endpoint);
         let owing = Self::of(&*api.log, tp, endpoint, &mut Budget::of_lane()).await?;
-        owing.ok_or_else(|| {
+        owing.map_err(|_| {
             let much = "the lane holds too much since its owner's last snapshot to look through \
                         at once: try again later";
             Problem::unavailable(much)
         })
     }
 
-    async fn of(
+    /// … or answers what ended the fold before it was done.
+    pub(in crate::api) async fn of(
         log: &'a dyn Log,
         tp: TopicPartition,
         endpoint: EndpointId,
         budget: &mut Budget,
-    ) -> Result<Option<Self>, LogError> {
+    ) -> Result<Result<Self, Bound>, LogError> {
         let fold = fold(log, &tp, budget).await?;
         Ok(fold.map(|fold| Self {
             log,
@@ -88,8 +89,28 @@ impl<'a> Owing<'a> {
     }
 
     /// What waits for its time, and where it stands.
-    pub(in crate::api) fn scheduled(&self) -> impl Iterator<Item = (DeliveryId, Offset)> {
-        self.scheduled.iter().map(|(&at, owed)| (owed.delivery, at))
+    pub(in crate::api) fn scheduled(&self) -> impl Iterator<Item = (&Owed, Offset)> {
+        self.scheduled.iter().map(|(&at, owed)| (owed, at))
+    }
+
+    /// How much is held.
+    pub(in crate::api) fn held(&self) -> u64 {
+        self.hold.as_ref().map_or(0, Hold::count)
+    }
+
+    /// The first in line of what is held; `None` also where its record was not
+    /// found within the budget.
+    pub(in crate::api) async fn first_held(
+        &self,
+        budget: &mut Budget,
+    ) -> Result<Option<DeliveryId>, LogError> {
+        let mut first = None;
+        let take = |_: &Record, owed: Owed| {
+            first = Some(owed.delivery);
+            ControlFlow::Break(())
+        };
+        self.each(Waits::Held, 0, budget, take).await?;
+        Ok(first)
     }
 
     /// The first record of the lane of that time or later.
@@ -158,12 +179,12 @@ impl<'a> Owing<'a> {
     }
 }
 
-/// The fold of all there is; `None` when that is more than the budget allows.
+/// The fold of all there is, if the budget allows.
 async fn fold(
     log: &dyn Log,
     tp: &TopicPartition,
     budget: &mut Budget,
-) -> Result<Option<Fold>, LogError> {
+) -> Result<Result<Fold, Bound>, LogError> {
     let span = back::span(log, tp, None, None).await?;
     let places = [tp.clone()];
     let mut back = Back::over(log, &places, &[span], |span| span.start);
@@ -175,8 +196,8 @@ async fn fold(
         let mut records = pieces.iter().flat_map(|piece| piece.records.iter().rev());
         found = records.find_map(|record| snapshots.push(record));
     }
-    if back.ended_by.is_some() {
-        return Ok(None);
+    if let Some(bound) = back.ended_by {
+        return Ok(Err(bound));
     }
     let mut fold = found.unwrap_or_else(|| Fold::new(span.start));
     let mut ahead = Ahead::over(log, tp.clone(), fold.next()..span.high);
@@ -186,7 +207,7 @@ async fn fold(
             let _ = fold.apply(record.offset, &record.value);
         }
     }
-    Ok(ahead.ended_by.is_none().then_some(fold))
+    Ok(ahead.ended_by.map_or(Ok(fold), Err))
 }
 
 /// Parts of snapshots, met from the end of the log back.

@@ -113,9 +113,9 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct One {
     #[command(flatten)]
-    of: Of,
+    pub(super) of: Of,
     /// Its id or uid.
-    endpoint: String,
+    pub(super) endpoint: String,
 }
 
 /// One endpoint whose owner is asked for something.
@@ -180,8 +180,7 @@ impl One {
         headers: &[(&str, &str)],
     ) -> anyhow::Result<()> {
         let mut client = Client::connect(&self.of.server).await?;
-        let path = format!("{}/{}", path(&self.of.tenant), encode(&self.endpoint));
-        let shown = client.call(method, &path, headers, body).await?;
+        let shown = client.call(method, &self.path(), headers, body).await?;
         if self.of.json {
             out::line(format_args!("{shown:#}"))?;
             return Ok(());
@@ -192,12 +191,12 @@ impl One {
         Ok(())
     }
 
+    pub(super) fn path(&self) -> String {
+        format!("{}/{}", path(&self.of.tenant), encode(&self.endpoint))
+    }
+
     async fn call(&self, client: &mut Client, verb: &str, body: &Value) -> anyhow::Result<Value> {
-        let path = format!(
-            "{}/{}/{verb}",
-            path(&self.of.tenant),
-            encode(&self.endpoint)
-        );
+        let path = format!("{}/{verb}", self.path());
         let body = body.to_string().into();
         client.call(Method::POST, &path, &[], body).await
     }
