@@ -2,6 +2,7 @@
 //! carries until it is settled.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
 use posthaste_proto as proto;
@@ -168,8 +169,20 @@ impl From<Ticket> for Closed {
 pub fn rules_of<'a>(endpoint: Option<&Endpoint>, policies: &'a Policies) -> Rules<'a> {
     endpoint.map_or_else(
         || policies.rules(STANDARD_POLICY, false),
-        |endpoint| policies.rules(&endpoint.retry_policy, endpoint.fail_fast_4xx),
+        |endpoint| {
+            let rules = policies.rules(&endpoint.retry_policy, endpoint.fail_fast_4xx);
+            rules.within(endpoint.max_age)
+        },
     )
+}
+
+/// When an event is too old for an endpoint that takes none older than that. One
+/// whose time its log does not know never is.
+pub fn too_old_at(origin: &Origin, max_age: Option<Duration>) -> Option<Timestamp> {
+    let known = origin.timestamp > Timestamp::default();
+    max_age
+        .filter(|_| known)
+        .map(|age| origin.timestamp.after(age))
 }
 
 /// The id of the delivery of one source record to one endpoint: the same
@@ -200,6 +213,16 @@ pub struct Waiting {
     pub first_at: Timestamp,
     /// Next attempt; `None` as soon as the endpoint takes it.
     pub due: Option<Timestamp>,
+    /// When its event is too old; `None` for never.
+    pub too_old_at: Option<Timestamp>,
+}
+
+impl Waiting {
+    /// When it is given up.
+    pub fn deadline(&self) -> Timestamp {
+        let end = self.first_at.after(DELIVERY_AGE_MAX);
+        self.too_old_at.map_or(end, |at| at.min(end))
+    }
 }
 
 /// The lane record of a delivery. Its deadline is fixed here, once.
@@ -222,7 +245,7 @@ pub fn lane_record(
         generation: bytes::Bytes::new(),
         attempt: waiting.attempts,
         first_at_ms: waiting.first_at.as_millis(),
-        deadline_ms: waiting.first_at.after(DELIVERY_AGE_MAX).as_millis(),
+        deadline_ms: waiting.deadline().as_millis(),
         due_ms: waiting.due.map_or(0, Timestamp::as_millis),
         reason: waiting.reason.into(),
         last_status: last.and_then(|o| o.status).map_or(0, u32::from),
@@ -243,7 +266,8 @@ pub fn lane_record(
 }
 
 /// The lane record that brings a given-up delivery again, as `command` said,
-/// and to whom: attempts and age begin anew, and its id is of that command.
+/// and to whom: attempts and age begin anew, its event is never too old, for it
+/// was asked for, and its id is of that command.
 /// `None` when it names no endpoint.
 pub fn redriven(
     record: proto::Deliver,
@@ -347,6 +371,7 @@ mod tests {
             attempts: 10,
             first_at: Timestamp::from_millis(10),
             due: Some(Timestamp::from_millis(99)),
+            too_old_at: Some(Timestamp::from_millis(100)),
         };
         let failed = Outcome::response(500, None, waiting.first_at);
         let record = lane_record(&event, endpoint, waiting, Some(&failed));
@@ -386,6 +411,7 @@ mod tests {
             attempts: 1,
             first_at: Timestamp::from_millis(10),
             due: None,
+            too_old_at: None,
         };
         let record = lane_record(&event, EndpointId::from_bytes([1; 16]), waiting, None);
         let again = event_of(&record);
@@ -394,5 +420,29 @@ mod tests {
         assert_eq!(again.ordering_key, event.ordering_key);
         assert_eq!(again.origin, event.origin);
         assert_eq!(record.deadline_ms, 10 + 72 * 3_600_000);
+    }
+
+    #[test]
+    fn the_deadline_is_the_sooner_of_72_hours_and_the_events_age() {
+        let mut origin = sample("a", "acme", "t").origin;
+        origin.timestamp = Timestamp::from_millis(1_000);
+        let hour = Duration::from_secs(3_600);
+        let deadline = |origin: &Origin, max_age: Option<Duration>| {
+            let waiting = Waiting {
+                reason: proto::Reason::Retry,
+                attempts: 1,
+                first_at: Timestamp::from_millis(5_000),
+                due: None,
+                too_old_at: too_old_at(origin, max_age),
+            };
+            waiting.deadline().as_millis()
+        };
+        let most = 5_000 + 72 * 3_600_000;
+        assert_eq!(deadline(&origin, None), most);
+        assert_eq!(deadline(&origin, Some(hour * 73)), most);
+        assert_eq!(deadline(&origin, Some(hour)), 1_000 + 3_600_000);
+        assert_eq!(deadline(&origin, Some(hour / 3_600)), 2_000, "it is over");
+        origin.timestamp = Timestamp::default();
+        assert_eq!(deadline(&origin, Some(hour)), most, "nobody knows its age");
     }
 }

@@ -1,8 +1,10 @@
 //! Where events go: a URL with event types, secrets, limits and one status.
 
+mod ages;
 mod secret;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use crate::limits::{
     CONNECT_TIMEOUT_DEFAULT, EVENT_TYPES_MAX, HEADERS_BYTES_MAX, IN_FLIGHT_DEFAULT, IN_FLIGHT_MAX,
     SECRETS_MAX, STANDARD_POLICY, TIMEOUT_DEFAULT, TIMEOUT_MAX,
 };
+use crate::metadata;
 use crate::signature::Scheme;
 use crate::time::Timestamp;
 
@@ -36,6 +39,8 @@ pub struct Endpoint {
     pub url: String,
     /// What it is for, in the caller's words.
     pub description: String,
+    /// What others want to remember of it.
+    pub metadata: BTreeMap<String, String>,
     /// What it wants; empty for everything.
     pub event_types: Vec<TypePattern>,
     /// … but not these …
@@ -66,6 +71,10 @@ pub struct Endpoint {
     pub retry_policy: String,
     /// Give up at once when the receiver answers 400, 404, 405, 413, 415 or 422.
     pub fail_fast_4xx: bool,
+    /// How old an event may be when it is attempted; `None` for no bound.
+    pub max_age: Option<Duration>,
+    /// After how long of nothing but failures it is disabled; `None` for never.
+    pub disable_after: Option<Duration>,
     /// Takes no deliveries.
     pub disabled: bool,
     /// Why it was disabled: `failing`, `gone` or [`UNVERIFIED`] where Posthaste did
@@ -81,6 +90,8 @@ pub struct Endpoint {
     pub fifo: bool,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When its present version was made.
+    pub updated_at: Timestamp,
     /// Whether its receiver is asked before it gets events.
     pub verify: Verify,
     /// Rises by one with each change; 0 before the first.
@@ -183,6 +194,7 @@ impl Endpoint {
             tenant: record.tenant,
             url: record.url,
             description: record.description,
+            metadata: metadata::from_proto(record.metadata),
             event_types,
             exclude_event_types,
             event_headers: record.event_headers,
@@ -201,6 +213,8 @@ impl Endpoint {
                 record.retry_policy
             },
             fail_fast_4xx: record.fail_fast_4xx,
+            max_age: ages::span(record.max_age_ms),
+            disable_after: ages::disable_after(record.disable_after_ms),
             disabled: record.disabled,
             disabled_reason: record.disabled_reason,
             paused: record.paused,
@@ -208,6 +222,10 @@ impl Endpoint {
             ordered: record.ordered,
             fifo: record.fifo,
             created_at: Timestamp::from_millis(record.created_at_ms),
+            updated_at: Timestamp::from_millis(match record.updated_at_ms {
+                0 => record.created_at_ms,
+                updated_at_ms => updated_at_ms,
+            }),
             verify: Verify::from_proto(record.verify)?,
             version: record
                 .version
@@ -228,6 +246,7 @@ impl Endpoint {
             tenant: self.tenant.clone(),
             url: self.url.clone(),
             description: self.description.clone(),
+            metadata: metadata::to_proto(&self.metadata),
             event_types: texts(&self.event_types),
             exclude_event_types: texts(&self.exclude_event_types),
             event_headers: self.event_headers,
@@ -241,10 +260,13 @@ impl Endpoint {
             http2: self.http2,
             retry_policy: self.retry_policy.clone(),
             fail_fast_4xx: self.fail_fast_4xx,
+            max_age_ms: ages::millis(self.max_age),
+            disable_after_ms: ages::disable_after_millis(self.disable_after),
             disabled: self.disabled,
             disabled_reason: self.disabled_reason.clone(),
             paused: self.paused,
             created_at_ms: self.created_at.as_millis(),
+            updated_at_ms: self.updated_at.as_millis(),
             owned: self.owned,
             ordered: self.ordered,
             fifo: self.fifo,
@@ -321,6 +343,8 @@ impl Endpoint {
         if self.connect_timeout.is_zero() || self.connect_timeout > self.timeout {
             return Err(error("connect_timeout", "expected up to `timeout`"));
         }
+        metadata::check(&self.metadata).map_err(|problem| error("metadata", problem))?;
+        self.check_ages()?;
         self.check_headers()
     }
 
@@ -506,6 +530,20 @@ mod tests {
         assert_eq!(refused(|e| e.secrets.clear()).param, "secrets");
         assert_eq!(refused(|e| e.max_in_flight = 1_000).param, "max_in_flight");
         assert_eq!(refused(|e| e.timeout_ms = 31_000).param, "timeout");
+        for wrong_ms in [999, 720 * 3_600_000 + 1] {
+            assert_eq!(refused(|e| e.max_age_ms = wrong_ms).param, "max_age");
+        }
+        for wrong_ms in [12 * 3_600_000 - 1, 720 * 3_600_000 + 1] {
+            let refused = refused(|e| e.disable_after_ms = Some(wrong_ms));
+            assert_eq!(refused.param, "auto_disable.after");
+            assert_eq!(refused.problem, "expected 12h to 720h, or `never`");
+        }
+        let long = vec![proto::Pair {
+            key: "k".into(),
+            value: "v".repeat(8 * 1_024),
+        }];
+        let refused_pairs = refused(|e| e.metadata.clone_from(&long));
+        assert_eq!(refused_pairs.param, "metadata");
         assert_eq!(
             refused(|e| e.event_types = vec!["a..b".into()]).param,
             "event_types"

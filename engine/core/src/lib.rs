@@ -20,6 +20,7 @@ pub mod gate;
 pub mod id;
 pub mod lane;
 pub mod limits;
+pub mod metadata;
 pub mod offsets;
 pub mod operation;
 pub mod outcome;

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 mod api;
+mod endpoint;
 pub mod listen;
 mod look;
 mod records;
 
 pub use api::*;
+pub use endpoint::*;
 pub use look::{
     EVENT_SHOWN_BYTES_MAX, LOOK_BYTES_MAX, LOOK_FOUND_MAX, LOOK_LANE_BYTES_MAX, LOOK_PAGE_DEFAULT,
     LOOK_PAGE_MAX, LOOK_READ_BYTES, LOOK_READS_MAX, LOOK_TIME_MAX, LOOKS_MAX, STATS_BUCKETS,
@@ -425,12 +427,6 @@ pub const SNAPSHOT_PARTS_MAX: u32 = 4_096;
 /// Runs of chunks in one piece of a hold.
 pub const SNAPSHOT_RUNS_MAX: usize = 16 * 1024;
 
-/// An endpoint that failed for so long, with nothing in between, is disabled …
-pub const DISABLE_AFTER: Duration = Duration::from_secs(120 * 3_600);
-/// … after so many failures …
-pub const DISABLE_FAILURES_MIN: u32 = 20;
-/// … over at least this time.
-pub const DISABLE_SPAN_MIN: Duration = Duration::from_secs(12 * 3_600);
 /// Payload an owner keeps in memory for deliveries that wait; past it bodies
 /// are read again from the log.
 pub const OWNER_BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -471,7 +467,6 @@ const _: () = {
     assert!(OPERATION_WAIT_FIRST.as_millis() <= OPERATION_WAIT_MAX.as_millis());
     // A run is two numbers of at most ten bytes.
     assert!(SNAPSHOT_RUNS_MAX * 20 + PAGE_MAX * 20 < SNAPSHOT_PART_BYTES_MAX);
-    assert!(DISABLE_SPAN_MIN.as_secs() <= DISABLE_AFTER.as_secs());
     assert!(FILTER_BYTES_MAX <= FILTER_VALUE_BYTES_MAX);
     assert!(FILTER_DEPTH_MAX <= FILTER_NODES_MAX && FILTER_PATH_NAMES_MAX <= 100);
     assert!(EXCERPT_BYTES_MAX <= RESPONSE_BYTES_MAX);

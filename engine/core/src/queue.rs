@@ -268,6 +268,12 @@ impl Queue {
         }
     }
 
+    /// Takes the oldest first attempt if it is one of these.
+    pub fn pop_fresh_if(&mut self, is: impl FnOnce(&Delivery) -> bool) -> Option<Delivery> {
+        let oldest = self.fresh.front()?;
+        is(&oldest.delivery).then(|| self.pop_of(Room::Ingest))?
+    }
+
     /// Takes the oldest without starting it, first attempts first.
     pub fn pop(&mut self) -> Option<Delivery> {
         self.pop_of(Room::Ingest)

@@ -59,6 +59,8 @@ pub fn replayed(
         attempts: 0,
         first_at: now,
         due: None,
+        // It was asked for, however old it is.
+        too_old_at: None,
     };
     let endpoint = operation.endpoint;
     let generation = operation.id.as_bytes();

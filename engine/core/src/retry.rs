@@ -13,8 +13,10 @@ use crate::rng::Rng;
 use crate::time::Timestamp;
 
 /// The last attempt is made at least this long before the deadline, so that
-/// its owner still finds it due.
+/// its owner still finds it due …
 const FINAL_MARGIN: Duration = Duration::from_secs(5 * 60);
+/// … or this part of the age an event may have, where that is less.
+const FINAL_MARGIN_PART: u32 = 10;
 
 /// Gaps before which jitter only lengthens: the first retries come soon, and
 /// a receiver that restarts should not meet them early.
@@ -50,6 +52,8 @@ pub struct Rules<'a> {
     pub policy: &'a Policy,
     /// Give up at once when the receiver answers 400, 404, 405, 413, 415 or 422.
     pub fail_fast_4xx: bool,
+    /// How long before the deadline the last attempt is made.
+    margin: Duration,
 }
 
 /// Why a policy cannot be defined.
@@ -117,7 +121,7 @@ pub enum Decision {
 pub enum GiveUpCause {
     /// The schedule has ended.
     Exhausted,
-    /// The delivery is too old.
+    /// The delivery is too old, or its event is.
     Expired,
     /// The receiver said so (410).
     Gone,
@@ -212,11 +216,22 @@ impl Policies {
         Rules {
             policy: self.named.get(name).unwrap_or(&self.standard),
             fail_fast_4xx,
+            margin: FINAL_MARGIN,
         }
     }
 }
 
 impl Rules<'_> {
+    /// The same, of an endpoint that wants no event older than this.
+    #[must_use]
+    pub fn within(self, max_age: Option<Duration>) -> Self {
+        let part = max_age.map_or(FINAL_MARGIN, |age| age / FINAL_MARGIN_PART);
+        Self {
+            margin: part.min(FINAL_MARGIN),
+            ..self
+        }
+    }
+
     /// What follows the `attempts`-th attempt, which failed. Jitter is ±20 %,
     /// never below the table for the first two gaps; a longer `Retry-After`
     /// wins, with up to 10 % on top.
@@ -235,7 +250,7 @@ impl Rules<'_> {
         if self.fail_fast_4xx && refused {
             return Decision::GiveUp(GiveUpCause::Rejected);
         }
-        let last = deadline.as_millis().saturating_sub(millis(FINAL_MARGIN));
+        let last = deadline.as_millis().saturating_sub(millis(self.margin));
         let last = Timestamp::from_millis(last);
         if !outcome.counts() {
             let pause = OWN_FAILURE_PAUSE + part_of(OWN_FAILURE_SPREAD, rng);
@@ -270,7 +285,9 @@ impl GiveUpCause {
     pub const fn text(self) -> &'static str {
         match self {
             Self::Exhausted => "every attempt of the retry schedule failed",
-            Self::Expired => "the delivery is older than 72 hours",
+            Self::Expired => {
+                "the delivery is older than 72 hours, or its event than the endpoint's `max_age`"
+            }
             Self::Gone => "the endpoint answered 410 Gone",
             Self::Rejected => "the endpoint refused it and asks not to be tried again",
         }

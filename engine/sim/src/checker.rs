@@ -214,6 +214,7 @@ impl Checker {
         }
         self.through_gate(start);
         self.within_share(start);
+        self.young_enough(start);
         self.flies(start.endpoint, true, false);
         let limit = self.sources.limit(start.endpoint);
         let in_flight = &mut self.in_flight[start.node][start.endpoint];
@@ -312,7 +313,8 @@ impl Checker {
         let endpoint = sources::endpoint_number(&range.endpoint_id).unwrap_or(usize::MAX);
         for (key, deadline_ms) in self.lanes[lane].held_in(endpoint, range.from..range.to) {
             self.sources.bury(key);
-            if range.at_ms < times::expires_from(deadline_ms) {
+            let max_age_ms = self.sources.max_age_ms(endpoint);
+            if range.at_ms < times::expires_from(deadline_ms, max_age_ms) {
                 let found = format!("{key:?} is buried in a range before it expires");
                 self.broken(Rule::DeadTrue, found);
             }

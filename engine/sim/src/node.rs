@@ -201,6 +201,7 @@ pub fn endpoint_record(plan: &Plan, number: usize, change: Option<ChangeKind>) -
             _ => planned.max_in_flight,
         },
         retry_policy: lines::policy_name(planned.policy),
+        max_age_ms: planned.max_age_ms,
         disabled: change == Some(ChangeKind::Disable),
         created_at_ms: START_MS,
         owned: planned.owned,

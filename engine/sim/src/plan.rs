@@ -111,6 +111,8 @@ pub struct Endpoint {
     pub fifo: bool,
     /// The standard retry policy, or the one of that number, from 1.
     pub policy: usize,
+    /// How old an event may be; 0 for no bound.
+    pub max_age_ms: u64,
     /// How its receiver behaves.
     pub script: Script,
 }
@@ -274,6 +276,7 @@ impl Default for Endpoint {
             keys: 0,
             fifo: false,
             policy: 0,
+            max_age_ms: 0,
             script: Script::Healthy(20),
         }
     }

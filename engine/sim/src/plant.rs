@@ -106,6 +106,8 @@ pub enum Plant {
     OneAtATime,
     /// Every endpoint has one attempt at a time.
     Narrow,
+    /// Events are never too old.
+    IgnoreAges,
     /// Reports reach owners every two seconds.
     SlowReports,
     /// Snapshots are never written.
@@ -122,7 +124,7 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 55] = [
+    pub const ALL: [Self; 56] = [
         Self::CloseOnFailedAppend,
         Self::CloseBeforeAck,
         Self::CommitHighest,
@@ -172,6 +174,7 @@ impl Plant {
         Self::IgnoreShare,
         Self::OneAtATime,
         Self::Narrow,
+        Self::IgnoreAges,
         Self::SlowReports,
         Self::NoSnapshots,
         Self::TakeCopies,

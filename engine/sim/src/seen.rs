@@ -52,6 +52,7 @@ pub enum Seen {
     BodyRead,
     BodyReadFailed,
     Expired,
+    TooOld,
     Exhausted,
     Gone,
     RetryAfter,
@@ -86,7 +87,7 @@ pub enum Seen {
 }
 
 /// Every situation and what it is.
-pub const ALL: [(Seen, &str); 78] = [
+pub const ALL: [(Seen, &str); 79] = [
     (Seen::AppendFailed, "an append was refused"),
     (
         Seen::AppendUnknown,
@@ -188,6 +189,7 @@ pub const ALL: [(Seen, &str); 78] = [
     (Seen::BodyRead, "an owner read a body from the log"),
     (Seen::BodyReadFailed, "an owner could not read a body"),
     (Seen::Expired, "a delivery expired"),
+    (Seen::TooOld, "an event was too old for a first attempt"),
     (Seen::Exhausted, "a retry schedule ended"),
     (Seen::Gone, "a receiver answered 410"),
     (Seen::RetryAfter, "a receiver asked to be left alone"),

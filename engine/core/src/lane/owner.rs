@@ -142,7 +142,7 @@ pub enum Action {
 /// Why an endpoint is disabled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DisableReason {
-    /// Nothing but failures for [`DISABLE_AFTER`](crate::limits::DISABLE_AFTER).
+    /// Nothing but failures for as long as the endpoint says.
     Failing,
     /// It answered 410.
     Gone,

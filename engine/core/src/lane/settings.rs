@@ -1,9 +1,11 @@
 //! What an owner has to know of an endpoint.
 
+use std::time::Duration;
+
 use crate::delivery::rules_of;
 use crate::gate::GateState;
 use crate::id::EndpointId;
-use crate::limits::OWNER_OUTSTANDING;
+use crate::limits::{DISABLE_AFTER, OWNER_OUTSTANDING};
 use crate::registry::Registry;
 use crate::retry::{Policies, Rules};
 use crate::time::Timestamp;
@@ -36,6 +38,8 @@ pub struct Settings {
     pub fifo: bool,
     /// Attempts at once.
     pub in_flight: u32,
+    /// After how long of nothing but failures it is disabled; `None` for never.
+    pub disable_after: Option<Duration>,
     /// What is published of its gate, and since when.
     pub gate: (GateState, Timestamp),
 }
@@ -72,6 +76,7 @@ impl Endpoints for Registry {
                 ordered: false,
                 fifo: false,
                 in_flight: 1,
+                disable_after: Some(DISABLE_AFTER),
                 gate: (GateState::Open, Timestamp::default()),
             };
         };
@@ -87,6 +92,7 @@ impl Endpoints for Registry {
             ordered: found.is_some_and(|found| found.ordered),
             fifo: found.is_some_and(|found| found.fifo || found.ordered),
             in_flight: found.map_or(1, |found| found.max_in_flight),
+            disable_after: found.map_or(Some(DISABLE_AFTER), |found| found.disable_after),
             gate: (gate.state, gate.at),
         }
     }

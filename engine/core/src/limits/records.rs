@@ -12,7 +12,7 @@ pub const TENANTS_MAX: usize = 100_000;
 pub const TENANT_NAME_BYTES_MAX: usize = 256;
 /// Longest description of a tenant or an event type.
 pub const DESCRIPTION_BYTES_MAX: usize = 1_024;
-/// Pairs of a tenant's metadata.
+/// Pairs of a tenant's or an endpoint's metadata.
 pub const METADATA_PAIRS_MAX: usize = 50;
 /// Longest key of one.
 pub const METADATA_KEY_BYTES_MAX: usize = 64;

@@ -7,10 +7,8 @@ use posthaste_proto as proto;
 
 use super::{Head, Named, RecordProblem};
 use crate::event::check_tenant;
-use crate::limits::{
-    DESCRIPTION_BYTES_MAX, METADATA_BYTES_MAX, METADATA_KEY_BYTES_MAX, METADATA_PAIRS_MAX,
-    TENANT_NAME_BYTES_MAX,
-};
+use crate::limits::{DESCRIPTION_BYTES_MAX, TENANT_NAME_BYTES_MAX};
+use crate::metadata;
 use crate::time::Timestamp;
 
 /// A tenant as its record has it.
@@ -47,29 +45,7 @@ impl Tenant {
                 DESCRIPTION_BYTES_MAX,
             ));
         }
-        let pairs = self.metadata.len();
-        if pairs > METADATA_PAIRS_MAX {
-            let wanted = format!("{pairs} pairs: expected at most {METADATA_PAIRS_MAX}");
-            return problem("metadata", wanted);
-        }
-        for key in self.metadata.keys() {
-            if key.is_empty() || key.len() > METADATA_KEY_BYTES_MAX {
-                let shown = key.escape_default();
-                let wanted =
-                    format!("`{shown}`: expected keys of 1 to {METADATA_KEY_BYTES_MAX} bytes");
-                return problem("metadata", wanted);
-            }
-        }
-        let bytes = self
-            .metadata
-            .iter()
-            .map(|(key, value)| key.len() + value.len());
-        let bytes: usize = bytes.sum();
-        if bytes > METADATA_BYTES_MAX {
-            let wanted = format!("{bytes} bytes: expected at most {METADATA_BYTES_MAX} in all");
-            return problem("metadata", wanted);
-        }
-        Ok(())
+        metadata::check(&self.metadata).or_else(|wanted| problem("metadata", wanted))
     }
 }
 
@@ -82,12 +58,11 @@ impl Named for Tenant {
     }
 
     fn from_proto(record: proto::Tenant) -> Result<Self, RecordProblem> {
-        let metadata = record.metadata.into_iter();
         let tenant = Self {
             tenant: record.tenant,
             name: record.name,
             description: record.description,
-            metadata: metadata.map(|pair| (pair.key, pair.value)).collect(),
+            metadata: metadata::from_proto(record.metadata),
             created_at: Timestamp::from_millis(record.created_at_ms),
         };
         tenant.check()?;
@@ -95,15 +70,11 @@ impl Named for Tenant {
     }
 
     fn to_proto(&self, version: u64) -> proto::Tenant {
-        let pairs = self.metadata.iter().map(|(key, value)| proto::Pair {
-            key: key.clone(),
-            value: value.clone(),
-        });
         proto::Tenant {
             tenant: self.tenant.clone(),
             name: self.name.clone(),
             description: self.description.clone(),
-            metadata: pairs.collect(),
+            metadata: metadata::to_proto(&self.metadata),
             created_at_ms: self.created_at.as_millis(),
             version,
             deleted: false,

@@ -10,6 +10,7 @@ fn failed() -> Outcome {
 const STANDARD_RULES: Rules<'_> = Rules {
     policy: &Policy::standard(),
     fail_fast_4xx: false,
+    margin: FINAL_MARGIN,
 };
 
 #[test]
@@ -186,6 +187,27 @@ fn our_own_failures_spend_no_attempt_and_end_at_the_deadline() {
         let just_before = Timestamp::from_millis(last.as_millis() - 1);
         assert_eq!(of(1, just_before, 1), Decision::PauseUntil(last));
         assert_eq!(of(1, last, 1), Decision::GiveUp(GiveUpCause::Expired));
+    }
+}
+
+#[test]
+fn of_a_short_life_all_but_a_tenth_is_left_for_retries() {
+    let age = Duration::from_secs(60);
+    let (rules, deadline) = (STANDARD_RULES.within(Some(age)), START.after(age));
+    let of = |attempts, passed| {
+        let now = START.after(Duration::from_secs(passed));
+        rules.decide(attempts, &failed(), now, deadline, &mut Rng::new(1))
+    };
+    let Decision::RetryAt(due) = of(1, 0) else {
+        panic!("there is time");
+    };
+    assert!((5..=6).contains(&due.since(START).as_secs()));
+    // The schedule's next one would come too late.
+    let last = Decision::RetryAt(START.after(Duration::from_secs(54)));
+    assert_eq!(of(2, 6), last);
+    assert_eq!(of(3, 54), Decision::GiveUp(GiveUpCause::Expired));
+    for age in [None, Some(Duration::from_secs(720 * 3_600))] {
+        assert_eq!(STANDARD_RULES.within(age).margin, FINAL_MARGIN);
     }
 }
 

@@ -6,9 +6,10 @@ use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 
 use super::{Action, Append, AppendKind, Shard};
-use crate::delivery::{Delivery, Report, ReportEnd, Room, Ticket, Waiting, lane_record, rules_of};
+use crate::delivery::{
+    Delivery, Report, ReportEnd, Room, Ticket, Waiting, lane_record, rules_of, too_old_at,
+};
 use crate::id::EndpointId;
-use crate::limits::DELIVERY_AGE_MAX;
 use crate::outcome::{Outcome, Verdict};
 use crate::retry::{Decision, GiveUpCause};
 use crate::time::Timestamp;
@@ -33,28 +34,36 @@ impl Shard {
             actions.push(Action::Close(delivery.ticket));
             return None;
         }
-        let attempts = delivery.attempts + 1;
-        let deadline = now.after(DELIVERY_AGE_MAX);
+        let mut waiting = self.waiting(&delivery, proto::Reason::Retry, now);
+        let (attempts, deadline) = (delivery.attempts + 1, waiting.deadline());
         let endpoint = self.registry.endpoint(delivery.endpoint);
         let rules = rules_of(endpoint.map(AsRef::as_ref), &self.policies);
-        let (attempts, due) = match rules.decide(attempts, &outcome, now, deadline, &mut self.rng) {
-            Decision::RetryAt(due) => (attempts, Some(due)),
-            Decision::PauseUntil(due) => (delivery.attempts, Some(due)),
-            // Its owner asks once more, and alone may disable the endpoint.
-            Decision::GiveUp(GiveUpCause::Gone) => (attempts, None),
-            Decision::GiveUp(cause) => {
-                self.append_dead(delivery, cause, &outcome, now, actions);
-                return None;
-            }
-        };
-        let waiting = Waiting {
-            reason: proto::Reason::Retry,
-            attempts,
-            first_at: now,
-            due,
-        };
+        (waiting.attempts, waiting.due) =
+            match rules.decide(attempts, &outcome, now, deadline, &mut self.rng) {
+                Decision::RetryAt(due) => (attempts, Some(due)),
+                Decision::PauseUntil(due) => (delivery.attempts, Some(due)),
+                // Its owner asks once more, and alone may disable the endpoint.
+                Decision::GiveUp(GiveUpCause::Gone) => (attempts, None),
+                Decision::GiveUp(cause) => {
+                    self.append_dead(delivery, cause, Some(&outcome), now, actions);
+                    return None;
+                }
+            };
         self.append_lane(delivery, waiting, Some(&outcome), actions);
-        due
+        waiting.due
+    }
+
+    /// What a lane record says of a delivery that waits from now on, for nothing.
+    fn waiting(&self, delivery: &Delivery, reason: proto::Reason, now: Timestamp) -> Waiting {
+        let endpoint = self.registry.endpoint(delivery.endpoint);
+        let max_age = endpoint.and_then(|endpoint| endpoint.max_age);
+        Waiting {
+            reason,
+            attempts: delivery.attempts,
+            first_at: now,
+            due: None,
+            too_old_at: too_old_at(&delivery.event.origin, max_age),
+        }
     }
 
     /// No room for it here and now.
@@ -91,12 +100,7 @@ impl Shard {
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) {
-        let waiting = Waiting {
-            reason,
-            attempts: delivery.attempts,
-            first_at: now,
-            due: None,
-        };
+        let waiting = self.waiting(&delivery, reason, now);
         self.append_lane(delivery, waiting, None, actions);
     }
 
@@ -126,24 +130,21 @@ impl Shard {
         );
     }
 
-    fn append_dead(
+    /// `outcome`: of the attempt that was made, if one was.
+    pub(super) fn append_dead(
         &mut self,
         delivery: Delivery,
         cause: GiveUpCause,
-        outcome: &Outcome,
+        outcome: Option<&Outcome>,
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) {
         let Some(endpoint) = self.registry.id(delivery.endpoint) else {
             unreachable!("an index is never taken back");
         };
-        let waiting = Waiting {
-            reason: proto::Reason::Retry,
-            attempts: delivery.attempts + 1,
-            first_at: now,
-            due: None,
-        };
-        let record = lane_record(&delivery.event, endpoint, waiting, Some(outcome));
+        let mut waiting = self.waiting(&delivery, proto::Reason::Retry, now);
+        waiting.attempts += u32::from(outcome.is_some());
+        let record = lane_record(&delivery.event, endpoint, waiting, outcome);
         let dead = dead_letter(record, cause, now);
         let kind = AppendKind::Dead(cause.into());
         self.append(kind, endpoint, dead.to_value(), delivery.ticket, actions);

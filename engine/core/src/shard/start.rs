@@ -5,9 +5,10 @@ use std::cmp::Reverse;
 use posthaste_proto as proto;
 
 use super::{Action, Shard, queue_at};
-use crate::delivery::{Delivery, Room};
+use crate::delivery::{Delivery, Room, too_old_at};
 use crate::queue::{Choice, Limits};
 use crate::registry::EndpointIx;
+use crate::retry::GiveUpCause;
 use crate::time::Timestamp;
 
 impl Shard {
@@ -55,6 +56,12 @@ impl Shard {
         if held {
             self.hold(ix, now, actions);
         }
+        if let Some(late) = self.pop_too_old(ix, now) {
+            self.left(&late);
+            self.append_dead(late, GiveUpCause::Expired, None, now, actions);
+            self.enter_ring(ix);
+            return;
+        }
         let retry_room = self.quota.has_retry_room(self.fresh);
         let queue = queue_at(&mut self.queues, ix);
         let class = queue.class();
@@ -80,6 +87,15 @@ impl Shard {
             }
             Choice::Nothing => {}
         }
+    }
+
+    /// Takes the oldest first attempt if its event is too old for its endpoint.
+    /// What its owner hands over has a deadline, which the owner keeps to.
+    fn pop_too_old(&mut self, ix: EndpointIx, now: Timestamp) -> Option<Delivery> {
+        let max_age = Some(self.registry.endpoint(ix)?.max_age?);
+        self.queue(ix).pop_fresh_if(|delivery| {
+            too_old_at(&delivery.event.origin, max_age).is_some_and(|at| now >= at)
+        })
     }
 
     fn start(

@@ -14,6 +14,7 @@ use crate::outcome::Cause;
 use crate::registry::{Table, table_key};
 use crate::window::Window;
 
+mod age;
 mod conservation;
 mod crowd;
 mod isolation;

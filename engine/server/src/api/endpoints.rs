@@ -11,6 +11,7 @@ use posthaste_core::endpoint::{Endpoint, Verify};
 use posthaste_core::event::check_tenant;
 use posthaste_core::id::EndpointId;
 use posthaste_core::limits::ENDPOINTS_PER_TENANT_MAX;
+use posthaste_core::metadata;
 use posthaste_core::rng::Rng;
 use posthaste_proto as proto;
 use serde::{Deserialize, Serialize, Serializer};
@@ -32,6 +33,7 @@ use crate::clock::random_seed;
 use crate::config::parse_duration;
 use crate::control::By;
 
+mod ages;
 pub mod change;
 mod headers;
 pub mod health;
@@ -41,6 +43,7 @@ mod start;
 pub mod stats;
 pub mod status;
 
+use ages::{AutoDisable, max_age_millis};
 pub(in crate::api) use change::{Place, answer_asked, based, merge};
 use shown::{Shown, filter_of, shown, texts};
 
@@ -63,6 +66,10 @@ struct NewEndpoint {
     /// For people.
     #[serde(default)]
     description: String,
+    /// What others want to remember of it: at most 50 pairs, keys of 1 to 64
+    /// bytes, 8 KiB in all.
+    #[serde(default)]
+    metadata: Option<BTreeMap<String, String>>,
     /// Patterns of the types it wants, such as `invoice.*`; all when empty.
     #[serde(default)]
     #[schema(value_type = Vec<values::TypePattern>)]
@@ -115,6 +122,15 @@ struct NewEndpoint {
     /// Whether a 400, 404, 405, 413, 415 or 422 ends a delivery.
     #[serde(default)]
     fail_fast_4xx: bool,
+    /// How old an event may be when it is attempted, `1s` to `720h`: an older one
+    /// becomes a dead letter, `expired`. No bound when it is absent. What is
+    /// replayed, redriven or sent again was asked for, and is never too old.
+    #[serde(default)]
+    #[schema(value_type = Option<values::Duration>)]
+    max_age: Option<String>,
+    /// When it is disabled for failing.
+    #[serde(default)]
+    auto_disable: AutoDisable,
     /// Whether first attempts are its owner's too, so that its limits are exact.
     #[serde(default)]
     owned: bool,
@@ -324,9 +340,12 @@ fn filled(
         http2: new.http2,
         retry_policy: new.retry_policy,
         fail_fast_4xx: new.fail_fast_4xx,
+        max_age_ms: max_age_millis(new.max_age.as_deref())?,
+        disable_after_ms: Some(new.auto_disable.millis()?),
         ordered: new.ordered,
         fifo: new.recovery == Recovery::Fifo,
         description: new.description,
+        metadata: metadata::to_proto(&new.metadata.unwrap_or_default()),
         owned: new.owned,
         rate_per_second: new.rate_per_second,
         verify: proto::Verify::from(new.verify).into(),

@@ -1,5 +1,7 @@
 //! `posthaste endpoints`.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
@@ -7,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, Server};
 use super::filters::{header, json_or_file, with_filter};
-use super::{dead, operations, out, table};
+use super::{dead, operations, out, table, tenants};
 
 mod check;
 mod verbs;
@@ -32,6 +34,8 @@ Examples:
   posthaste endpoints create --tenant acme --url https://example.com/hooks \\
       --filter '{\"data.amount\": {\"$gte\": 100}}'      what a filter is: filters evaluate --help
   posthaste endpoints create --tenant acme --url https://example.com/hooks --start-at 24h
+  posthaste endpoints create --tenant acme --url https://example.com/hooks \\
+      --max-age 10m --auto-disable never --metadata crm=4711
   posthaste endpoints create --tenant acme --url https://example.com/hooks --json | jq -r .secret")]
     Create(Box<Create>),
     /// A tenant's endpoints.
@@ -125,6 +129,9 @@ pub(crate) struct Create {
     /// What it is for.
     #[arg(long, default_value = "", hide_default_value = true)]
     description: String,
+    /// What is to be remembered of it; once for each.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = tenants::pair)]
+    metadata: Vec<(String, String)>,
     /// Attempts in flight at once: 10 without it, at most 256.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_in_flight: u32,
@@ -149,6 +156,14 @@ pub(crate) struct Create {
     /// Give up at once when it answers 400, 404, 405, 413, 415 or 422.
     #[arg(long = "fail-fast-4xx")]
     fail_fast_4xx: bool,
+    /// How old an event may be when it is attempted, such as `10m`; an older one
+    /// becomes a dead letter. No bound without it.
+    #[arg(long, value_name = "TIME")]
+    max_age: Option<String>,
+    /// After how long of nothing but failures it is disabled, 12h to 720h, or
+    /// `never`: 120h without it.
+    #[arg(long, value_name = "TIME")]
+    auto_disable: Option<String>,
     /// Send every event through the lane: exact limits, some milliseconds later.
     #[arg(long)]
     owned: bool,
@@ -220,15 +235,14 @@ pub(super) fn encode(segment: &str) -> String {
 }
 
 async fn create_one(create: Create) -> anyhow::Result<()> {
-    let mut headers = serde_json::Map::new();
-    for text in &create.headers {
-        let (name, value) = header(text)?;
-        headers.insert(name.to_owned(), value.into());
-    }
+    let headers = create.headers.iter().map(|text| header(text));
+    let headers = headers.collect::<Result<BTreeMap<_, _>, _>>()?;
+    let metadata: BTreeMap<_, _> = create.metadata.into_iter().collect();
     let mut body = json!({
         "url": create.url,
         "uid": create.uid,
         "description": create.description,
+        "metadata": metadata,
         "event_types": create.event_types,
         "exclude_event_types": create.exclude_event_types,
         "event_headers": create.event_headers,
@@ -247,11 +261,15 @@ async fn create_one(create: Create) -> anyhow::Result<()> {
         ("timeout", create.timeout),
         ("connect_timeout", create.connect_timeout),
         ("start_at", create.start_at),
+        ("max_age", create.max_age),
     ];
     for (name, time) in times {
         if let Some(time) = time {
             body[name] = time.into();
         }
+    }
+    if let Some(after) = create.auto_disable {
+        body["auto_disable"]["after"] = after.into();
     }
     if let Some(scheme) = create.scheme {
         body["signing"]["scheme"] = scheme.into();

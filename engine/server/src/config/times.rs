@@ -96,6 +96,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(wanted)
 }
 
+/// The same, in the largest unit of which it is a whole number.
+pub fn format_duration(span: Duration) -> String {
+    const UNITS: [(u128, &str); 3] = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let millis = span.as_millis();
+    let fits = |(size, _): &&(u128, &str)| millis > 0 && millis.is_multiple_of(*size);
+    let (size, unit) = UNITS.iter().find(fits).unwrap_or(&(1, "ms"));
+    format!("{}{unit}", millis / size)
+}
+
 pub(super) fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     parse_duration(&text).map_err(serde::de::Error::custom)
@@ -135,5 +144,10 @@ mod tests {
         }
         assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7_200)));
         assert!(parse_duration("2").is_err() && parse_duration("s").is_err());
+        for text in ["120h", "90m", "61s", "1500ms", "0ms"] {
+            let written = parse_duration(text).map(format_duration);
+            assert_eq!(written.as_deref(), Ok(text));
+        }
+        assert_eq!(format_duration(Duration::from_secs(7_200)), "2h");
     }
 }

@@ -257,6 +257,10 @@ impl Endpoints {
         let action = action(before.as_deref(), endpoint);
         let next = |base: &Endpoint| Endpoint {
             version: endpoint.version + 1,
+            updated_at: match endpoint.version {
+                0 => endpoint.created_at,
+                _ => by.at,
+            },
             restated: base.restated,
             ..endpoint.clone()
         };

@@ -15,6 +15,7 @@ mod deliveries;
 mod dev;
 mod embedded;
 mod event_types;
+mod fields;
 mod filters;
 mod health;
 mod idempotency;

@@ -64,6 +64,21 @@ impl Checker {
         }
     }
 
+    /// No first attempt is of an event too old for its endpoint.
+    pub(super) fn young_enough(&mut self, start: &Start<'_>) {
+        let delivery = start.delivery;
+        if delivery.ticket.room != Room::Ingest {
+            return;
+        }
+        let event_ms = delivery.event.origin.timestamp.as_millis();
+        let at = times::too_old_ms(event_ms, self.sources.max_age_ms(start.endpoint));
+        let begun_ms = delivery.started.as_millis();
+        if at.is_some_and(|at| begun_ms >= at) {
+            let found = format!("{:?} is sent at {begun_ms}, of {event_ms}", delivery.ticket);
+            self.broken(Rule::OnTime, found);
+        }
+    }
+
     /// First attempts keep to the node's part of the limit.
     pub(super) fn within_share(&mut self, start: &Start<'_>) {
         if start.delivery.ticket.room != Room::Ingest {
@@ -117,6 +132,13 @@ impl Checker {
     /// A shard writes a lane record.
     pub fn lane_written(&mut self, record: &proto::Deliver, last: Option<&Outcome>, node_now: u64) {
         // One that failed on our side does not count, and comes round again.
+        let endpoint = sources::endpoint_number(&record.endpoint_id).unwrap_or(usize::MAX);
+        let max_age_ms = self.sources.max_age_ms(endpoint);
+        let deadline_ms = times::deadline_ms(record, max_age_ms);
+        if record.deadline_ms != deadline_ms {
+            let found = format!("{record:?} has another deadline than {deadline_ms}");
+            self.broken(Rule::OnTime, found);
+        }
         if record.reason() != proto::Reason::Retry || record.attempt == 0 {
             return;
         }
@@ -131,14 +153,14 @@ impl Checker {
         let asked = last
             .and_then(|outcome| outcome.retry_after)
             .map_or(0, times::millis);
-        let endpoint = sources::endpoint_number(&record.endpoint_id).unwrap_or(usize::MAX);
         let due = times::Due {
             gaps: self.gaps.get(endpoint).map_or(&[], Vec::as_slice),
             number: record.attempt,
             end_ms: (node_now, node_now),
             due_ms: record.due_ms,
             asked_ms: asked,
-            deadline_ms: record.deadline_ms,
+            deadline_ms,
+            max_age_ms,
         };
         if let Err(found) = due.check() {
             self.broken(Rule::RetryTimes, found);
@@ -188,6 +210,7 @@ impl Checker {
                 due_ms: entry.due_ms,
                 asked_ms,
                 deadline_ms: self.lanes[partition].deadline(entry.offset),
+                max_age_ms: endpoint.map_or(0, |one| self.sources.max_age_ms(one)),
             };
             if number != entry.attempt {
                 self.broken(

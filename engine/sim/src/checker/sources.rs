@@ -79,6 +79,8 @@ struct Known {
     attempts: u32,
     ordered: bool,
     fifo: bool,
+    /// How old an event may be; 0 for no bound.
+    max_age_ms: u64,
 }
 
 /// What a receiver's success found.
@@ -184,6 +186,7 @@ impl Sources {
             attempts: times::attempts(&times::gaps(plan, endpoint.policy)),
             ordered: endpoint.ordered,
             fifo: endpoint.fifo || endpoint.ordered,
+            max_age_ms: endpoint.max_age_ms,
         };
         Self {
             partitions: (0..plan.source_partitions).map(|_| Vec::new()).collect(),
@@ -454,6 +457,12 @@ impl Sources {
 
     pub(super) fn is_delivered(&mut self, key: Key) -> bool {
         self.account(key).is_some_and(|account| account.delivered)
+    }
+
+    /// How old an event may be for an endpoint; 0 for no bound.
+    pub(super) fn max_age_ms(&self, endpoint: usize) -> u64 {
+        let known = self.endpoints.get(endpoint);
+        known.map_or(0, |known| known.max_age_ms)
     }
 
     /// How many deliveries there are.

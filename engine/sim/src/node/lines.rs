@@ -147,13 +147,16 @@ pub(super) fn snapshot_part(plant: Option<Plant>, part: Bytes) -> Bytes {
 pub(super) fn table_read(plant: Option<Plant>, key: &Bytes, value: &Bytes) -> Option<Bytes> {
     match plant {
         Some(Plant::IgnoreGates) if key.starts_with(b"g/") => None,
-        Some(Plant::Narrow) => Some(match proto::Endpoint::from_value(value) {
-            Ok(mut record) => {
-                record.max_in_flight = 1;
-                record.to_value()
+        Some(plant @ (Plant::Narrow | Plant::IgnoreAges)) => {
+            let Ok(mut record) = proto::Endpoint::from_value(value) else {
+                return Some(value.clone());
+            };
+            match plant {
+                Plant::Narrow => record.max_in_flight = 1,
+                _ => record.max_age_ms = 0,
             }
-            Err(_) => value.clone(),
-        }),
+            Some(record.to_value())
+        }
         _ => Some(value.clone()),
     }
 }

@@ -109,6 +109,7 @@ impl Plan {
             self.draw_jumps(r);
         }
         self.draw_owners(&mut Rng::new(self.seed ^ 0x0e_0a7e5));
+        self.draw_ages(&mut Rng::new(self.seed ^ 0xa6e5));
         if r.below(5) == 0 {
             self.calm(r);
         }
@@ -209,6 +210,15 @@ impl Plan {
         }
     }
 
+    /// Endpoints that take no old events.
+    fn draw_ages(&mut self, r: &mut Rng) {
+        let aged = pick(r, &[0, 0, 0, 50]);
+        for endpoint in &mut self.endpoints {
+            let age_ms = pick(r, &[2_000, 30_000, 600_000, 5 * super::HOUR_MS]);
+            endpoint.max_age_ms = if r.below(100) < aged { age_ms } else { 0 };
+        }
+    }
+
     fn draw_jumps(&mut self, r: &mut Rng) {
         for _ in 0..=r.below(3) {
             let by = pick(
@@ -232,6 +242,9 @@ impl Plan {
         self.bodies_max = 1 << 20;
         self.skew_ms = 0;
         self.caps = Caps::default();
+        for endpoint in &mut self.endpoints {
+            endpoint.max_age_ms = 0;
+        }
         if r.below(2) == 0 {
             self.catch_up(r);
         }

@@ -17,12 +17,13 @@ const fn layer(module: &'static str, may_use: &'static [&'static str]) -> Layer 
 }
 
 /// From the ground up: a module may use only what stands above it here.
-const CORE: [Layer; 30] = [
+const CORE: [Layer; 31] = [
     // Numbers, words and bounds, for everybody.
     layer("limits", &[]),
     layer("rng", &[]),
     layer("time", &[]),
     layer("id", &["rng", "time"]),
+    layer("metadata", &["limits"]),
     // What comes in, where it goes, what an attempt came to. An endpoint holds
     // patterns and a filter, so they stand below it, not above.
     layer("filter", &["limits"]),
@@ -39,6 +40,7 @@ const CORE: [Layer; 30] = [
             "filter",
             "id",
             "limits",
+            "metadata",
             "signature",
             "time",
         ],
@@ -46,7 +48,10 @@ const CORE: [Layer; 30] = [
     layer("gate", &["id", "time"]),
     layer("registry", &["content", "endpoint", "filter", "gate", "id"]),
     // What people say of tenants and event types: folded as endpoints are.
-    layer("records", &["event", "limits", "registry", "time"]),
+    layer(
+        "records",
+        &["event", "limits", "metadata", "registry", "time"],
+    ),
     // Leaves: what may be called.
     layer("wall", &["limits"]),
     layer("target", &["limits"]),

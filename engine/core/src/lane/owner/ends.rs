@@ -123,7 +123,10 @@ impl Owner {
         }
         if outcome.verdict == Verdict::Gone {
             self.disable(endpoint, line, DisableReason::Gone, now, actions);
-        } else if sign == Sign::Failing && line.health.is_hopeless(now) {
+        } else if sign == Sign::Failing
+            && let Some(after) = self.endpoints.settings(endpoint).disable_after
+            && line.health.is_hopeless(after, now)
+        {
             self.disable(endpoint, line, DisableReason::Failing, now, actions);
         }
     }

@@ -7,7 +7,7 @@ use crate::delivery::ReportEnd;
 use crate::endpoint::sample;
 use crate::gate::GateState;
 use crate::lane::settings::Settings;
-use crate::limits::OWNER_OUTSTANDING;
+use crate::limits::{DISABLE_AFTER, OWNER_OUTSTANDING};
 use crate::outcome::Cause;
 use crate::registry::{Table, table_key};
 use proto::progress::Kind;
@@ -67,6 +67,7 @@ const ACTIVE: Settings = Settings {
     ordered: false,
     fifo: false,
     in_flight: 1,
+    disable_after: Some(DISABLE_AFTER),
     gate: (GateState::Open, Timestamp::from_millis(0)),
 };
 

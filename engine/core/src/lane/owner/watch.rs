@@ -1,5 +1,7 @@
 //! What an owner thinks of an endpoint: its gate, and whether it is past hope.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
@@ -10,9 +12,7 @@ use crate::breaker::Sign;
 use crate::gate::{Gate, GateState};
 use crate::id::EndpointId;
 use crate::lane::settings::Settings;
-use crate::limits::{
-    DISABLE_AFTER, DISABLE_FAILURES_MIN, DISABLE_SPAN_MIN, EXPIRE_EVERY, GATE_DWELL,
-};
+use crate::limits::{DISABLE_FAILURES_MIN, DISABLE_SPAN_MIN, EXPIRE_EVERY, GATE_DWELL};
 use crate::outcome::Cause;
 use crate::time::Timestamp;
 
@@ -40,9 +40,9 @@ impl Health {
     }
 
     /// Nothing but failures, for long, and not seen by chance.
-    pub(super) fn is_hopeless(&self, now: Timestamp) -> bool {
+    pub(super) fn is_hopeless(&self, after: Duration, now: Timestamp) -> bool {
         self.failures >= DISABLE_FAILURES_MIN
-            && now.since(self.first) >= DISABLE_AFTER
+            && now.since(self.first) >= after
             && self.last.since(self.first) >= DISABLE_SPAN_MIN
     }
 

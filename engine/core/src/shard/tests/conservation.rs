@@ -182,6 +182,8 @@ proptest! {
                     record.owned = state == 1;
                     record.ordered = state == 3;
                     record.rate_per_second = if state == 4 { 20 } else { 0 };
+                    // Every event is of 1970.
+                    record.max_age_ms = if state == 5 { 60_000 } else { 0 };
                     put(&mut table, &record);
                     if state == 2 {
                         let id = EndpointId::from_bytes([endpoint; 16]);

@@ -20,6 +20,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::ages::{AutoDisable, max_age_of};
 use super::{
     Created, NewEndpoint, Recovery, Shown, check_uid, filled, filter_of, find, headers, make,
     shown, texts,
@@ -457,6 +458,7 @@ impl From<&Endpoint> for NewEndpoint {
             url: endpoint.url.clone(),
             uid: endpoint.uid.clone(),
             description: endpoint.description.clone(),
+            metadata: Some(endpoint.metadata.clone()),
             event_types: texts(&endpoint.event_types),
             exclude_event_types: texts(&endpoint.exclude_event_types),
             event_headers: endpoint.event_headers,
@@ -471,6 +473,8 @@ impl From<&Endpoint> for NewEndpoint {
             http2: endpoint.http2,
             retry_policy: endpoint.retry_policy.clone(),
             fail_fast_4xx: endpoint.fail_fast_4xx,
+            max_age: max_age_of(endpoint),
+            auto_disable: AutoDisable::from(endpoint),
             owned: endpoint.owned,
             rate_per_second: endpoint.rate_per_second,
             ordered: endpoint.ordered,

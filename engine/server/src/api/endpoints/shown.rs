@@ -1,5 +1,7 @@
 //! An endpoint as it is shown.
 
+use std::collections::BTreeMap;
+
 use posthaste_core::endpoint::{Endpoint, Verify};
 use posthaste_core::filter::TypePattern;
 use serde::Serialize;
@@ -7,6 +9,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Recovery;
+use super::ages::{AutoDisable, max_age_of};
 use crate::api::document::values;
 use crate::api::signing::Chosen;
 use crate::api::verification::VerifyName;
@@ -22,6 +25,7 @@ pub(super) struct Shown {
     tenant: String,
     url: String,
     description: String,
+    metadata: BTreeMap<String, String>,
     status: Status,
     #[schema(value_type = Vec<values::TypePattern>)]
     event_types: Vec<String>,
@@ -38,6 +42,10 @@ pub(super) struct Shown {
     http2: bool,
     retry_policy: String,
     fail_fast_4xx: bool,
+    /// How old an event may be when it is attempted.
+    #[schema(value_type = Option<values::Duration>, required = true)]
+    max_age: Option<String>,
+    auto_disable: AutoDisable,
     owned: bool,
     rate_per_second: u32,
     ordered: bool,
@@ -53,6 +61,9 @@ pub(super) struct Shown {
     event_headers: bool,
     #[schema(value_type = values::Time)]
     created_at: String,
+    /// When this version of it was made.
+    #[schema(value_type = values::Time)]
+    updated_at: String,
     /// Raised by each change.
     version: u64,
 }
@@ -84,6 +95,7 @@ pub(super) fn shown(endpoint: &Endpoint) -> Shown {
         tenant: endpoint.tenant.clone(),
         url: endpoint.url.clone(),
         description: endpoint.description.clone(),
+        metadata: endpoint.metadata.clone(),
         status: match (endpoint.disabled, endpoint.paused) {
             (true, _) => Status::Disabled,
             (false, true) => Status::Paused,
@@ -99,6 +111,8 @@ pub(super) fn shown(endpoint: &Endpoint) -> Shown {
         http2: endpoint.http2,
         retry_policy: endpoint.retry_policy.clone(),
         fail_fast_4xx: endpoint.fail_fast_4xx,
+        max_age: max_age_of(endpoint),
+        auto_disable: AutoDisable::from(endpoint),
         owned: endpoint.owned,
         rate_per_second: endpoint.rate_per_second,
         ordered: endpoint.ordered,
@@ -112,6 +126,7 @@ pub(super) fn shown(endpoint: &Endpoint) -> Shown {
         headers: endpoint.headers.iter().map(|h| h.name.clone()).collect(),
         event_headers: endpoint.event_headers,
         created_at: format_rfc3339(endpoint.created_at),
+        updated_at: format_rfc3339(endpoint.updated_at),
         version: endpoint.version,
     }
 }

@@ -43,7 +43,8 @@ that `show` names. With --version it is made to that version alone, and fails ot
 Examples:
   posthaste endpoints pause --tenant acme billing
 
-What is held expires 72 hours after it came, as it would anyhow.")]
+What is held expires 72 hours after it came, or past the age its endpoint takes, as it would
+anyhow.")]
     Pause(One),
     /// Let a paused endpoint go on: with all that is held, or with less.
     #[command(after_help = "\

@@ -101,7 +101,7 @@ fn the_command_line_says_what_is_wrong() {
 type Case = (&'static str, &'static str, &'static str);
 
 /// Values that cannot be.
-const INVALID: [Case; 15] = [
+const INVALID: [Case; 21] = [
     (
         "\"event_types\": [\"a.\"]",
         "event_types",
@@ -165,10 +165,32 @@ const INVALID: [Case; 15] = [
         "headers",
         "`x-github-event` cannot be set",
     ),
+    ("\"max_age\": \"0s\"", "max_age", "expected 1s to 720h"),
+    ("\"max_age\": \"721h\"", "max_age", "expected 1s to 720h"),
+    (
+        "\"max_age\": \"a day\"",
+        "max_age",
+        "expected a number and a unit",
+    ),
+    (
+        "\"auto_disable\": {\"after\": \"0h\"}",
+        "auto_disable.after",
+        "expected 12h to 720h, or `never`",
+    ),
+    (
+        "\"auto_disable\": {\"after\": \"Never\"}",
+        "auto_disable.after",
+        "expected a number and a unit, such as \"500ms\" or \"25s\", or `never`",
+    ),
+    (
+        "\"metadata\": {\"\": \"a\"}",
+        "metadata",
+        "expected keys of 1 to 64 bytes",
+    ),
 ];
 
 /// JSON of the wrong kind.
-const WRONG_KIND: [Case; 6] = [
+const WRONG_KIND: [Case; 8] = [
     (
         "\"max_in_flight\": \"ten\"",
         "max_in_flight",
@@ -183,6 +205,16 @@ const WRONG_KIND: [Case; 6] = [
         "\"headers\": {\"x-a\": 7}",
         "headers.x-a",
         "expected a string",
+    ),
+    (
+        "\"metadata\": {\"crm\": 7}",
+        "metadata.crm",
+        "expected a string",
+    ),
+    (
+        "\"auto_disable\": {\"min_failures\": 7}",
+        "auto_disable.min_failures",
+        "unknown field `min_failures`, expected `after`",
     ),
     (
         "\"secret\": [\"whsec_hunter2\"]",

@@ -148,6 +148,7 @@ impl Sources {
         let key = Key::of_record(record).ok_or("it names no delivery")?;
         let known = self.endpoints.get(key.endpoint);
         let attempts = known.map_or(0, |known| known.attempts);
+        let max_age_ms = known.map_or(0, |known| known.max_age_ms);
         let account = self
             .account(key)
             .ok_or_else(|| format!("{key:?} is none"))?;
@@ -155,8 +156,13 @@ impl Sources {
         let (seen, fits) = match dead.cause() {
             proto::DeadCause::Exhausted => (Seen::Exhausted, record.attempt >= attempts),
             proto::DeadCause::Expired => {
-                let from = times::expires_from(record.deadline_ms);
-                (Seen::Expired, dead.at_ms >= from)
+                let from = times::expires_from(record.deadline_ms, max_age_ms);
+                let right = record.deadline_ms == times::deadline_ms(record, max_age_ms);
+                let seen = match record.attempt {
+                    0 if max_age_ms > 0 => Seen::TooOld,
+                    _ => Seen::Expired,
+                };
+                (seen, dead.at_ms >= from && right)
             }
             proto::DeadCause::Gone => (Seen::Gone, account.gone),
             _ => (Seen::Gone, false),

@@ -1,7 +1,7 @@
 //! Breaker, gate, pauses, disabling and commands.
 
 use super::*;
-use crate::limits::{DISABLE_AFTER, EXPIRE_EVERY, GATE_DWELL};
+use crate::limits::{EXPIRE_EVERY, GATE_DWELL};
 
 fn failed(number: u64, endpoint: u8, cause: Cause) -> Bytes {
     let value = deliver(number, endpoint, NEVER.as_millis() >> 20, NEVER);
@@ -215,6 +215,36 @@ fn days_of_failures_disable_and_one_success_begins_anew() {
             vec![START.after(DISABLE_AFTER)]
         };
         assert_eq!(seen, expected);
+    }
+}
+
+#[test]
+fn an_endpoint_says_after_how_long_it_is_disabled_and_may_say_never() {
+    for (hours, seen) in [(Some(12), Some(12)), (Some(20), Some(20)), (None, None)] {
+        let mut lane = Lane::ready((0..99).map(|n| deliver(n, 1, 0, NEVER)).collect());
+        let hour = Duration::from_secs(3_600);
+        let disable_after = hours.map(|hours| hour * hours);
+        lane.settings(
+            1,
+            Settings {
+                disable_after,
+                ..ACTIVE
+            },
+        );
+        let out = dispatched(&lane.tick(START));
+        // Failures enough, at once …
+        for &offset in &out[..20] {
+            lane.attempted(offset, 500, START);
+        }
+        // … and for long enough.
+        let mut told = None;
+        for (passed, &offset) in (1..=30).zip(&out[20..]) {
+            lane.attempted(offset, 500, START.after(hour * passed));
+            if !disabled(&mut lane).is_empty() {
+                told = told.or(Some(passed));
+            }
+        }
+        assert_eq!(told, seen, "{hours:?}");
     }
 }
 
