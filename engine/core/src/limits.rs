@@ -5,6 +5,7 @@ use std::time::Duration;
 mod api;
 pub mod listen;
 mod look;
+mod pull;
 mod records;
 
 pub use api::*;
@@ -12,6 +13,7 @@ pub use look::{
     EVENT_SHOWN_BYTES_MAX, LOOK_BYTES_MAX, LOOK_FOUND_MAX, LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX,
     LOOK_READ_BYTES, LOOK_READS_MAX, LOOK_TIME_MAX, LOOKS_MAX,
 };
+pub use pull::*;
 pub use records::*;
 
 /// Longest event body. Longer records become dead letters (`oversize`); the

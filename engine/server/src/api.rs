@@ -45,6 +45,7 @@ mod portal;
 pub mod problem;
 pub mod secrets;
 mod signing;
+mod stream;
 mod tenants;
 mod verification;
 
@@ -67,6 +68,8 @@ pub struct Api {
     pub(crate) looks: Semaphore,
     /// … and questions to receivers.
     pub(crate) verifications: Semaphore,
+    /// … and calls that pull events.
+    pulls: stream::Pulls,
     metrics: PrometheusHandle,
     /// Cancelled when the process stops.
     stop: CancellationToken,
@@ -112,6 +115,7 @@ impl Api {
             backtests: Semaphore::new(BACKTESTS_MAX),
             looks: Semaphore::new(LOOKS_MAX),
             verifications: Semaphore::new(VERIFICATIONS_MAX),
+            pulls: stream::Pulls::new(),
             metrics: parts.metrics,
             stop: parts.stop,
         }
@@ -203,6 +207,7 @@ fn described() -> Routes {
         .with(routes!(endpoints::status::disable))
         .with(routes!(endpoints::status::pause))
         .with(routes!(endpoints::status::resume))
+        .with(routes!(stream::pull))
         .with(routes!(secrets::list))
         .with(routes!(secrets::rotate))
         .with(routes!(secrets::delete))

@@ -23,8 +23,8 @@ mod ahead;
 mod back;
 mod cursor;
 
-pub(super) use ahead::Ahead;
-pub(super) use cursor::{Cursor, Key, cut};
+pub(super) use ahead::{Ahead, Stretch};
+pub(super) use cursor::{Cursor, Key, NoCursor, cut};
 
 /// Instances' clocks differ, and a record is written some time after what it
 /// tells of: what lies so far beyond a time is looked at too.

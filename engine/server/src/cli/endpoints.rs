@@ -9,6 +9,7 @@ use super::client::{Client, Server};
 use super::filters::{header, json_or_file, with_filter};
 use super::{dead, operations, out, table};
 
+mod pull;
 mod verbs;
 
 #[derive(Debug, Subcommand)]
@@ -54,6 +55,9 @@ Examples:
     },
     #[command(flatten)]
     Verb(verbs::Verb),
+    /// Print an endpoint's events, instead of having them delivered: a JSON line each.
+    #[command(after_help = pull::AFTER_HELP)]
+    Pull(pull::Pull),
     /// Ask an endpoint's receiver again, as `--verify` of `create` says.
     #[command(after_help = "\
 Examples:
@@ -192,6 +196,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::List { of } => list(of).await,
         Command::Enable { of, endpoint } => enable(of, &endpoint).await,
         Command::Verb(verb) => verbs::run(verb).await,
+        Command::Pull(pull) => pull::run(pull).await,
         Command::Verify { of, endpoint } => verify(of, &endpoint).await,
         Command::RotateSecret(rotate) => super::secrets::rotate(rotate).await,
         Command::Delete { of, endpoint } => delete(of, &endpoint).await,

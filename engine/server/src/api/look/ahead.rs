@@ -15,12 +15,22 @@ pub(in crate::api) struct Ahead<'a> {
     parts: Vec<Part>,
     /// What ended it before it had read all.
     pub(in crate::api) ended_by: Option<Bound>,
+    /// Records grew too old before they were read.
+    pub(in crate::api) truncated: bool,
+}
+
+/// A part of one partition.
+#[derive(Debug, Clone)]
+pub(in crate::api) struct Stretch {
+    pub(in crate::api) tp: TopicPartition,
+    /// The next offset to be read.
+    pub(in crate::api) next: Offset,
+    /// One past the last.
+    pub(in crate::api) to: Offset,
 }
 
 struct Part {
-    tp: TopicPartition,
-    next: Offset,
-    to: Offset,
+    at: Stretch,
     /// The time of the last record read.
     reached: Timestamp,
 }
@@ -45,17 +55,32 @@ impl<'a> Ahead<'a> {
                 _ => end,
             };
             Ok(Part {
-                tp,
-                next,
-                to,
+                at: Stretch { tp, next, to },
                 reached: since,
             })
         });
-        Ok(Self {
+        Ok(Self::of(log, try_join_all(parts).await?))
+    }
+
+    /// Over these, in their order as long as nothing is known of their times.
+    pub(in crate::api) fn over(
+        log: &'a dyn Log,
+        stretches: impl IntoIterator<Item = Stretch>,
+    ) -> Self {
+        let part = |at| Part {
+            at,
+            reached: Timestamp::default(),
+        };
+        Self::of(log, stretches.into_iter().map(part).collect())
+    }
+
+    fn of(log: &'a dyn Log, parts: Vec<Part>) -> Self {
+        Self {
             log,
-            parts: try_join_all(parts).await?,
+            parts,
             ended_by: None,
-        })
+            truncated: false,
+        }
     }
 
     /// The next pieces; `None` at the end, and when the budget is spent.
@@ -63,7 +88,8 @@ impl<'a> Ahead<'a> {
         &mut self,
         budget: &mut Budget,
     ) -> Result<Option<Vec<Piece>>, LogError> {
-        let mut unread: Vec<_> = self.parts.iter_mut().filter(|p| p.next < p.to).collect();
+        let unread = self.parts.iter_mut().filter(|part| part.is_unread());
+        let mut unread: Vec<_> = unread.collect();
         if unread.is_empty() {
             return Ok(None);
         }
@@ -75,39 +101,62 @@ impl<'a> Ahead<'a> {
         unread.truncate(LOOK_READS_MAX);
         let log = self.log;
         let reads = unread.into_iter().map(|part| part.read(log));
-        let Some(pieces) = budget.within(try_join_all(reads)).await? else {
+        let Some(read) = budget.within(try_join_all(reads)).await? else {
             self.ended_by = Some(Bound::Time);
             return Ok(None);
         };
-        for piece in &pieces {
+        let mut pieces = Vec::new();
+        for (piece, truncated) in read {
             budget.charge(&piece.records);
+            self.truncated |= truncated;
+            pieces.push(piece);
         }
         Ok(Some(pieces))
     }
 
     /// All that is older was read.
     pub(in crate::api) fn reached(&self) -> Option<Timestamp> {
-        let unread = self.parts.iter().filter(|part| part.next < part.to);
+        let unread = self.parts.iter().filter(|part| part.is_unread());
         unread.map(|part| part.reached).min()
+    }
+
+    /// What follows all that was read of a partition.
+    pub(in crate::api) fn next_of(&self, tp: &TopicPartition) -> Option<Offset> {
+        let mut parts = self.parts.iter();
+        parts
+            .find(|part| part.at.tp == *tp)
+            .map(|part| part.at.next)
     }
 }
 
 impl Part {
-    async fn read(&mut self, log: &dyn Log) -> Result<Piece, LogError> {
-        let (records, next) = match log.read(&self.tp, self.next, LOOK_READ_BYTES).await {
+    fn is_unread(&self) -> bool {
+        self.at.next < self.at.to
+    }
+
+    /// The next piece, and whether there were records before it that are gone.
+    async fn read(&mut self, log: &dyn Log) -> Result<(Piece, bool), LogError> {
+        let Stretch { tp, next: from, to } = &mut self.at;
+        let mut truncated = false;
+        let (records, next) = match log.read(tp, *from, LOOK_READ_BYTES).await {
             // Its records grew too old meanwhile.
-            Err(LogError::OutOfRange { start, .. }) if start > self.next => (Vec::new(), start),
+            Err(LogError::OutOfRange { start, .. }) if start > *from => {
+                truncated = true;
+                (Vec::new(), start)
+            }
             read => read?,
         };
-        let within = records.into_iter().filter(|r| r.offset < self.to);
+        match next > *from {
+            true => *from = next.min(*to),
+            // It ends before where it ended.
+            false => *to = *from,
+        }
+        let within = records.into_iter().filter(|record| record.offset < *to);
         let records: Vec<_> = within.collect();
         if let Some(last) = records.last() {
             self.reached = self.reached.max(last.timestamp);
         }
-        self.next = next.max(self.next + 1).min(self.to);
-        Ok(Piece {
-            tp: self.tp.clone(),
-            records,
-        })
+        let tp = tp.clone();
+        Ok((Piece { tp, records }, truncated))
     }
 }
