@@ -9,10 +9,7 @@ mod pull;
 mod records;
 
 pub use api::*;
-pub use look::{
-    EVENT_SHOWN_BYTES_MAX, LOOK_BYTES_MAX, LOOK_FOUND_MAX, LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX,
-    LOOK_READ_BYTES, LOOK_READS_MAX, LOOK_TIME_MAX, LOOKS_MAX,
-};
+pub use look::*;
 pub use pull::*;
 pub use records::*;
 

@@ -45,6 +45,7 @@ mod portal;
 pub mod problem;
 pub mod secrets;
 mod signing;
+mod sources;
 mod stream;
 mod tenants;
 mod verification;
@@ -181,6 +182,8 @@ fn described() -> Routes {
         .with(routes!(deliveries::show_of_tenant))
         .with(routes!(deliveries::attempts_of_tenant))
         .with(routes!(deliveries::attempt_of_tenant))
+        .with(routes!(sources::list))
+        .with(routes!(sources::preview::show))
         .with(routes!(tenants::list))
         .with(routes!(
             tenants::show,

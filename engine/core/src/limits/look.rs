@@ -21,8 +21,19 @@ pub const LOOK_PAGE_DEFAULT: usize = 50;
 pub const LOOK_PAGE_MAX: usize = 250;
 /// Bytes of a body that an event is shown with.
 pub const EVENT_SHOWN_BYTES_MAX: usize = 64 * 1024;
+/// Last records of a source that are shown unless the request says otherwise.
+pub const PREVIEW_DEFAULT: usize = 10;
+/// Most of them …
+pub const PREVIEW_MAX: usize = 50;
+/// … each with so many bytes of its body …
+pub const PREVIEW_BODY_BYTES_MAX: usize = 4 * 1024;
+/// … and so many of its headers …
+pub const PREVIEW_HEADERS_MAX: usize = 64;
+/// … and of each header's value.
+pub const PREVIEW_HEADER_BYTES_MAX: usize = 256;
 
 const _: () = {
     assert!(LOOK_PAGE_DEFAULT <= LOOK_PAGE_MAX && LOOK_PAGE_MAX <= LOOK_FOUND_MAX);
+    assert!(PREVIEW_DEFAULT <= PREVIEW_MAX && PREVIEW_MAX <= LOOK_PAGE_MAX);
     assert!(LOOK_READS_MAX * LOOK_READ_BYTES <= LOOK_BYTES_MAX);
 };

@@ -29,5 +29,6 @@ mod receiver;
 mod refusals;
 mod replay;
 mod secrets;
+mod sources;
 mod tenants;
 mod verification;
