@@ -146,7 +146,7 @@ async fn everything_is_pulled_once_on_kafka() {
     let (prefix, source) = (unique("pull"), unique("events"));
     let settings = SETTINGS.replace("[topics]\n", &format!("[topics]\nprefix = \"{prefix}\"\n"));
     let config = format!(
-        "log = \"kafka:{bootstrap}\"\nshards = 1\n[ingest]\ntopics = [\"{source}\"]\n\
+        "log = \"kafka://{bootstrap}\"\nshards = 1\n[ingest]\ntopics = [\"{source}\"]\n\
          start = \"latest\"\n{SECRETS}{settings}"
     );
     make(bootstrap, &Config::parse(&config).unwrap()).await;
