@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::context::Context;
+use super::place::again_within;
 use super::{ASK_WAIT, KafkaSettings, client, failure, partition, unsigned};
 use crate::log::{LogError, Offset};
 
@@ -20,8 +20,7 @@ pub(super) async fn committed(
     let (group, topic) = (group.to_owned(), topic.to_owned());
     let asked = tokio::task::spawn_blocking(move || ask(&settings, &group, &topic, partitions));
     let answer = asked.await;
-    let answer = answer.map_err(|error| LogError::Other(error.to_string()))?;
-    answer.map_err(|error| failure(&error))
+    answer.unwrap_or_else(|error| Err(LogError::Other(error.to_string())))
 }
 
 fn ask(
@@ -29,26 +28,27 @@ fn ask(
     group: &str,
     topic: &str,
     partitions: u32,
-) -> KafkaResult<Vec<Option<Offset>>> {
+) -> Result<Vec<Option<Offset>>, LogError> {
     // It never subscribes, so it never joins.
-    let consumer: BaseConsumer<Context> =
-        client::consumer(settings, group).create_with_context(Context::default())?;
-    let mut list = TopicPartitionList::new();
-    for number in 0..partitions {
-        list.add_partition(topic, partition(number));
-    }
-    let found = consumer.committed_offsets(list, ASK_WAIT)?;
-    let mut committed = Vec::new();
-    for number in 0..partitions {
-        let Some(element) = found.find_partition(topic, partition(number)) else {
-            committed.push(None);
-            continue;
-        };
-        element.error()?;
-        committed.push(match element.offset() {
-            KafkaOffset::Offset(offset) => unsigned(offset),
-            _ => None,
+    let consumer: BaseConsumer<Context> = client::consumer(settings, group)
+        .create_with_context(Context::default())
+        .map_err(|error| failure(&error))?;
+    again_within(ASK_WAIT, || {
+        let mut list = TopicPartitionList::new();
+        for number in 0..partitions {
+            list.add_partition(topic, partition(number));
+        }
+        let found = consumer.committed_offsets(list, ASK_WAIT)?;
+        let committed = (0..partitions).map(|number| {
+            let Some(element) = found.find_partition(topic, partition(number)) else {
+                return Ok(None);
+            };
+            element.error()?;
+            Ok(match element.offset() {
+                KafkaOffset::Offset(offset) => unsigned(offset),
+                _ => None,
+            })
         });
-    }
-    Ok(committed)
+        committed.collect()
+    })
 }
