@@ -6,15 +6,13 @@ mod api;
 mod endpoint;
 pub mod listen;
 mod look;
+mod pull;
 mod records;
 
 pub use api::*;
 pub use endpoint::*;
-pub use look::{
-    EVENT_SHOWN_BYTES_MAX, LOOK_BYTES_MAX, LOOK_FOUND_MAX, LOOK_LANE_BYTES_MAX, LOOK_PAGE_DEFAULT,
-    LOOK_PAGE_MAX, LOOK_READ_BYTES, LOOK_READS_MAX, LOOK_TIME_MAX, LOOKS_MAX, STATS_BUCKETS,
-    STATS_SPAN_DEFAULT,
-};
+pub use look::*;
+pub use pull::*;
 pub use records::*;
 
 /// Longest event body. Longer records become dead letters (`oversize`); the

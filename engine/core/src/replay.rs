@@ -35,8 +35,15 @@ pub fn is_wanted(
     operation.tenant == tenant
         && (types.is_empty() || types.iter().any(|one| one.matches(event_type)))
         && passes(operation.filter.as_ref(), event)
-        && (operation.any
-            || (endpoint.wants(event_type) && passes(endpoint.filter.as_ref(), event)))
+        && (operation.any || is_for(endpoint, tenant, event))
+}
+
+/// Whether an event is one for the endpoint, be it disabled or paused. A filter
+/// that cannot be decided lets nothing pass, as for first attempts.
+pub fn is_for(endpoint: &Endpoint, tenant: &str, event: &View<'_>) -> bool {
+    endpoint.tenant == tenant
+        && endpoint.wants(event.event_type)
+        && passes(endpoint.filter.as_ref(), event)
 }
 
 fn passes(filter: Option<&Filter>, event: &View<'_>) -> bool {

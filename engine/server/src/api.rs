@@ -46,6 +46,8 @@ mod portal;
 pub mod problem;
 pub mod secrets;
 mod signing;
+mod sources;
+mod stream;
 mod tenants;
 mod verification;
 mod version;
@@ -69,6 +71,8 @@ pub struct Api {
     pub(crate) looks: Semaphore,
     /// … and questions to receivers.
     pub(crate) verifications: Semaphore,
+    /// … and calls that pull events.
+    pulls: stream::Pulls,
     metrics: PrometheusHandle,
     /// Cancelled when the process stops.
     stop: CancellationToken,
@@ -114,6 +118,7 @@ impl Api {
             backtests: Semaphore::new(BACKTESTS_MAX),
             looks: Semaphore::new(LOOKS_MAX),
             verifications: Semaphore::new(VERIFICATIONS_MAX),
+            pulls: stream::Pulls::new(),
             metrics: parts.metrics,
             stop: parts.stop,
         }
@@ -182,6 +187,8 @@ fn described() -> Routes {
         .with(routes!(deliveries::show_of_tenant))
         .with(routes!(deliveries::attempts_of_tenant))
         .with(routes!(deliveries::attempt_of_tenant))
+        .with(routes!(sources::list))
+        .with(routes!(sources::preview::show))
         .with(routes!(tenants::list))
         .with(routes!(
             tenants::show,
@@ -211,6 +218,7 @@ fn described() -> Routes {
         .with(routes!(endpoints::status::disable))
         .with(routes!(endpoints::status::pause))
         .with(routes!(endpoints::status::resume))
+        .with(routes!(stream::pull))
         .with(routes!(secrets::list))
         .with(routes!(secrets::rotate))
         .with(routes!(secrets::delete))

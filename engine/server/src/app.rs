@@ -391,7 +391,7 @@ impl Rooms<'_> {
         let names = config.ingest.topics.iter();
         let mut topics: Vec<_> = names.map(|name| ByteString::from(name.as_str())).collect();
         topics.push(config.topics.operational());
-        let group = format!("{}.ingest", config.topics.prefix);
+        let group = config.topics.ingest_group();
         // The embedded log begins empty and is ours: nothing to choose.
         let start = match (&config.log, config.ingest.start.0) {
             (LogUrl::Embedded(_), Start::Unset) => Start::Earliest,

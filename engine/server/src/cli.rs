@@ -41,6 +41,7 @@ mod progress;
 mod publish;
 mod replay;
 mod secrets;
+mod sources;
 mod table;
 mod tenants;
 
@@ -130,6 +131,9 @@ Runs until SIGTERM or Ctrl-C, then answers what is under way.")]
     /// Look at single attempts.
     #[command(subcommand)]
     Attempts(deliveries::Attempts),
+    /// Find out why an event did not come in.
+    #[command(subcommand)]
+    Sources(sources::Command),
     /// Look at events as the log has them.
     #[command(subcommand)]
     Events(events::Command),
@@ -260,6 +264,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Audit(options) => audit::run(options).await,
         Command::Deliveries(command) => deliveries::run(command).await,
         Command::Attempts(command) => deliveries::run_attempts(command).await,
+        Command::Sources(command) => sources::run(command).await,
         Command::Events(command) => events::run(command).await,
         Command::Dead(command) => dead::run(command).await,
         Command::Operations(command) => operations::run(command).await,

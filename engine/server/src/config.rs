@@ -409,6 +409,11 @@ impl Topics {
         self.name("changes")
     }
 
+    /// The consumer group that reads the source topics.
+    pub fn ingest_group(&self) -> String {
+        format!("{}.ingest", self.prefix)
+    }
+
     fn name(&self, topic: &str) -> ByteString {
         ByteString::from(format!("{}.{topic}", self.prefix))
     }

@@ -343,6 +343,14 @@ pub trait Log: Send + Sync + 'static {
         time: Timestamp,
     ) -> BoxFuture<'a, Result<Offset, LogError>>;
 
+    /// Where a group stands in each partition of a topic: what it committed last,
+    /// or nothing where it never did.
+    fn committed<'a>(
+        &'a self,
+        group: &'a str,
+        topic: &'a ByteString,
+    ) -> BoxFuture<'a, Result<Vec<Option<Offset>>, LogError>>;
+
     /// A topic as it is.
     fn describe<'a>(
         &'a self,

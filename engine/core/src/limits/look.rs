@@ -30,9 +30,20 @@ pub const EVENT_SHOWN_BYTES_MAX: usize = 64 * 1024;
 pub const STATS_SPAN_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
 /// Equal parts of it that are told apart.
 pub const STATS_BUCKETS: usize = 24;
+/// Last records of a source that are shown unless the request says otherwise.
+pub const PREVIEW_DEFAULT: usize = 10;
+/// Most of them …
+pub const PREVIEW_MAX: usize = 50;
+/// … each with so many bytes of its body …
+pub const PREVIEW_BODY_BYTES_MAX: usize = 4 * 1024;
+/// … and so many of its headers …
+pub const PREVIEW_HEADERS_MAX: usize = 64;
+/// … and of each header's value.
+pub const PREVIEW_HEADER_BYTES_MAX: usize = 256;
 
 const _: () = {
     assert!(LOOK_PAGE_DEFAULT <= LOOK_PAGE_MAX && LOOK_PAGE_MAX <= LOOK_FOUND_MAX);
+    assert!(PREVIEW_DEFAULT <= PREVIEW_MAX && PREVIEW_MAX <= LOOK_PAGE_MAX);
     assert!(LOOK_READS_MAX * LOOK_READ_BYTES <= LOOK_BYTES_MAX);
     assert!(2 * SNAPSHOT_TAIL_BYTES_MAX < LOOK_LANE_BYTES_MAX);
     assert!(STATS_BUCKETS > 0);

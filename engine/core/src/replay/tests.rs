@@ -44,6 +44,32 @@ fn wants(operation: &Operation, tenant: &str, event_type: &str, body: &str) -> b
 }
 
 #[test]
+fn an_event_is_for_whoever_wants_its_type_and_content() {
+    let mut record = endpoint_sample(1, "acme", &["invoice.*"]);
+    record.filter = r#"{"amount": {"$gte": 100}}"#.to_owned();
+    record.exclude_event_types = vec!["invoice.draft".to_owned()];
+    // Whether it takes deliveries is another question.
+    (record.disabled, record.paused) = (true, true);
+    let endpoint = Endpoint::from_proto(record).unwrap();
+    for (tenant, event_type, body, wanted) in [
+        ("acme", "invoice.paid", r#"{"amount": 100}"#, true),
+        ("other", "invoice.paid", r#"{"amount": 100}"#, false),
+        ("acme", "user.made", r#"{"amount": 100}"#, false),
+        ("acme", "invoice.draft", r#"{"amount": 100}"#, false),
+        ("acme", "invoice.paid", r#"{"amount": 99}"#, false),
+        ("acme", "invoice.paid", "{", false),
+    ] {
+        let view = View {
+            event_type,
+            headers: &[],
+            body: body.as_bytes(),
+        };
+        let found = is_for(&endpoint, tenant, &view);
+        assert_eq!(found, wanted, "{tenant} {event_type} {body}");
+    }
+}
+
+#[test]
 fn what_operation_and_endpoint_want_is_brought_again() {
     const LARGE: &str = r#"{"data":{"amount":100}}"#;
     const SMALL: &str = r#"{"data":{"amount":99}}"#;

@@ -43,10 +43,14 @@ use codes::{
 const BEARER: &str = "bearer";
 
 /// Groups of routes, in the order they are shown.
-const TAGS: [(&str, &str); 12] = [
+const TAGS: [(&str, &str); 13] = [
     (
         "Events",
         "Events in by HTTP, where they do not come from Kafka; and look at them.",
+    ),
+    (
+        "Sources",
+        "Where events come from: how far it is read, and what its records are taken for.",
     ),
     (
         "Tenants",
@@ -98,7 +102,7 @@ const fn part(name: &'static str, says: &'static str) -> Segment {
 }
 
 /// What the parts of paths mean.
-const SEGMENTS: [Segment; 9] = [
+const SEGMENTS: [Segment; 10] = [
     Segment {
         name: "tenant",
         says: "A tenant: visible ASCII without `/`, 1 to 128 bytes.",
@@ -110,6 +114,7 @@ const SEGMENTS: [Segment; 9] = [
     ),
     part("endpoint", "An endpoint's id, or its uid."),
     part("event", "An event's id, the `webhook-id`."),
+    part("topic", "A source topic's name."),
     part("operation", "An operation's id."),
     part("delivery", "A delivery's id."),
     part("attempt", "An attempt's id."),

@@ -25,8 +25,8 @@ mod cursor;
 pub(super) mod owed;
 mod parts;
 
-pub(super) use ahead::Ahead;
-pub(super) use cursor::{Cursor, Key, cut};
+pub(super) use ahead::{Ahead, Stretch};
+pub(super) use cursor::{Cursor, Key, NoCursor, cut};
 
 /// Instances' clocks differ, and a record is written some time after what it
 /// tells of: what lies so far beyond a time is looked at too.

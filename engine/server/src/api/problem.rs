@@ -238,6 +238,11 @@ impl Problem {
         }
     }
 
+    /// As many pull as may.
+    pub fn too_many_pulls(detail: impl Into<String>) -> Self {
+        Self::of(StatusCode::SERVICE_UNAVAILABLE, "too_many_pulls", detail)
+    }
+
     /// The log does not take it just now: try again.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::of(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)

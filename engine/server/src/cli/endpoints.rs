@@ -12,6 +12,7 @@ use super::filters::{header, json_or_file, with_filter};
 use super::{dead, operations, out, table, tenants};
 
 mod check;
+mod pull;
 mod verbs;
 
 #[derive(Debug, Subcommand)]
@@ -61,6 +62,9 @@ Examples:
     Verb(verbs::Verb),
     #[command(flatten)]
     Check(check::Check),
+    /// Print an endpoint's events, instead of having them delivered: a JSON line each.
+    #[command(after_help = pull::AFTER_HELP)]
+    Pull(pull::Pull),
     /// Ask an endpoint's receiver again, as `--verify` of `create` says.
     #[command(after_help = "\
 Examples:
@@ -211,6 +215,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Enable { of, endpoint } => enable(of, &endpoint).await,
         Command::Verb(verb) => verbs::run(verb).await,
         Command::Check(check) => check::run(check).await,
+        Command::Pull(pull) => pull::run(pull).await,
         Command::Verify { of, endpoint } => verify(of, &endpoint).await,
         Command::RotateSecret(rotate) => super::secrets::rotate(rotate).await,
         Command::Delete { of, endpoint } => delete(of, &endpoint).await,

@@ -27,6 +27,14 @@ pub struct Undertaker {
     pub clock: Clock,
 }
 
+/// What a dead letter of a record that is no event names as its cause.
+pub fn cause_of(error: &EventError) -> proto::DeadCause {
+    match error {
+        EventError::TooLong { field: "body", .. } => proto::DeadCause::Oversize,
+        _ => proto::DeadCause::Poison,
+    }
+}
+
 impl Undertaker {
     /// A future that ends once the dead letter is in the log.
     pub fn bury(
@@ -35,10 +43,7 @@ impl Undertaker {
         record: &Record,
         error: &EventError,
     ) -> BoxFuture<'static, ()> {
-        let cause = match error {
-            EventError::TooLong { field: "body", .. } => proto::DeadCause::Oversize,
-            _ => proto::DeadCause::Poison,
-        };
+        let cause = cause_of(error);
         let kept = record.value.len().min(DEAD_RECORD_BYTES_MAX);
         let dead = proto::Dead {
             cause: cause.into(),

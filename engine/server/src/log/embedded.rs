@@ -280,6 +280,22 @@ impl Log for EmbeddedLog {
         })
     }
 
+    fn committed<'a>(
+        &'a self,
+        group: &'a str,
+        topic: &'a ByteString,
+    ) -> BoxFuture<'a, Result<Vec<Option<Offset>>, LogError>> {
+        Box::pin(async move {
+            let (topic, group) = (self.topic(topic)?, group.to_owned());
+            self.ask(|reply| Ask::Committed {
+                topic,
+                group,
+                reply,
+            })
+            .await
+        })
+    }
+
     fn describe<'a>(
         &'a self,
         topic: &'a ByteString,

@@ -34,6 +34,7 @@ mod commits;
 mod context;
 mod copy;
 mod fetch;
+mod groups;
 mod member;
 mod place;
 mod producer;
@@ -220,6 +221,18 @@ impl Log for KafkaLog {
         time: Timestamp,
     ) -> BoxFuture<'a, Result<Offset, LogError>> {
         Box::pin(self.topics.offset_at(tp, time))
+    }
+
+    fn committed<'a>(
+        &'a self,
+        group: &'a str,
+        topic: &'a ByteString,
+    ) -> BoxFuture<'a, Result<Vec<Option<Offset>>, LogError>> {
+        Box::pin(async move {
+            let partitions = self.topics.describe(topic).await?.partitions;
+            let settings = Arc::clone(&self.settings);
+            groups::committed(settings, group, topic, partitions).await
+        })
     }
 
     fn describe<'a>(

@@ -65,6 +65,7 @@ macro_rules! contract {
             group::waiting_for_an_event_can_be_given_up
             group::a_member_hears_what_comes_later
             group::one_group_does_not_move_another
+            group::where_a_group_stands_is_told_to_others
             group::a_group_whose_place_was_trimmed_stops
             group::joining_an_unknown_topic_fails
             group::a_follower_reads_everything_and_commits_nothing

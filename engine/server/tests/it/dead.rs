@@ -129,7 +129,7 @@ fn publish(server: &Server, receivers: [&Receiver; 2]) -> BTreeSet<String> {
 }
 
 /// Writes a record that never becomes an event: it has no type.
-async fn poison(log: &dyn Log, config: &Config) {
+pub(crate) async fn poison(log: &dyn Log, config: &Config) {
     let record = NewRecord {
         to: TopicPartition {
             topic: config.ingest.topics[0].as_str().into(),

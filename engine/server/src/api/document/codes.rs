@@ -114,6 +114,8 @@ codes! {
         Some("url"), "`http` is not allowed: expected `https`";
     SchemaNotSatisfied = 422 "schema_not_satisfied", "The body does not satisfy its type's schema.",
         Some("body"), "it is no `invoice.paid`: at `/amount`: value is less than the minimum of 0";
+    TooManyPulls = 503 "too_many_pulls", "As many calls pull events here as may: try again later.",
+        None, "256 calls pull here already: try again later";
     Unavailable = 503 "unavailable", "The log does not take it just now: try again.",
         None, "the log takes too long to answer";
 }

@@ -28,6 +28,8 @@ use crate::log::Record;
 
 mod found;
 
+pub(in crate::api) use found::{cut_body, wanted_by};
+
 /// Which events, and which page of them.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]

@@ -101,9 +101,9 @@ impl Part for Backward {
         let mut records: Vec<Record> = Vec::new();
         let mut next = from;
         while next < self.low {
-            let (read, after) = read(log, &self.tp, next, LOOK_READ_BYTES).await?;
+            let (read, after, _) = read(log, &self.tp, next, LOOK_READ_BYTES).await?;
             records.extend(read.into_iter().filter(|r| r.offset < self.low));
-            next = after;
+            next = after.max(next + 1);
         }
         let bytes: usize = records.iter().map(Record::size).sum();
         if let Some(each) = bytes.checked_div(records.len()) {

@@ -22,7 +22,7 @@ use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Stretch};
 use super::back::{self, Back};
 use super::{Bound, Budget, lane_of, parts};
 use crate::api::Api;
@@ -141,7 +141,7 @@ impl<'a> Owing<'a> {
                 return rest(at, Some(bound));
             }
             let reading = parts::read(self.log, &self.tp, at, bytes);
-            let Some((records, next)) = budget.within(reading).await? else {
+            let Some((records, next, _)) = budget.within(reading).await? else {
                 return rest(at, Some(Bound::Time));
             };
             budget.charge(&records);
@@ -152,7 +152,7 @@ impl<'a> Owing<'a> {
                     return rest(record.offset, None);
                 }
             }
-            at = next;
+            at = next.max(at + 1);
         }
         Ok(None)
     }
@@ -200,7 +200,14 @@ async fn fold(
         return Ok(Err(bound));
     }
     let mut fold = found.unwrap_or_else(|| Fold::new(span.start));
-    let mut ahead = Ahead::over(log, tp.clone(), fold.next()..span.high);
+    let mut ahead = Ahead::over(
+        log,
+        [Stretch {
+            tp: tp.clone(),
+            next: fold.next(),
+            to: span.high,
+        }],
+    );
     while let Some(pieces) = ahead.next(budget).await? {
         for record in pieces.iter().flat_map(|piece| &piece.records) {
             // One that this version does not know says nothing here.

@@ -69,17 +69,16 @@ impl<'a, P: Part> Parts<'a, P> {
     }
 }
 
-/// Records from an offset on, and the offset behind them.
+/// Records from an offset on, the offset behind them, which is the same where there
+/// are none, and whether some grew too old meanwhile.
 pub(super) async fn read(
     log: &dyn Log,
     tp: &TopicPartition,
     from: Offset,
     bytes: usize,
-) -> Result<(Vec<Record>, Offset), LogError> {
-    let (records, next) = match log.read(tp, from, bytes).await {
-        // Its records grew too old meanwhile.
-        Err(LogError::OutOfRange { start, .. }) if start > from => (Vec::new(), start),
-        read => read?,
-    };
-    Ok((records, next.max(from + 1)))
+) -> Result<(Vec<Record>, Offset, bool), LogError> {
+    match log.read(tp, from, bytes).await {
+        Err(LogError::OutOfRange { start, .. }) if start > from => Ok((Vec::new(), start, true)),
+        read => read.map(|(records, next)| (records, next, false)),
+    }
 }

@@ -29,6 +29,11 @@ pub(super) enum Ask {
         time: Timestamp,
         reply: oneshot::Sender<Result<Offset, LogError>>,
     },
+    Committed {
+        topic: Arc<Topic>,
+        group: String,
+        reply: oneshot::Sender<Result<Vec<Option<Offset>>, LogError>>,
+    },
 }
 
 /// Answers questions until the log closes.
@@ -73,6 +78,17 @@ pub(super) fn run(shared: &Shared, mut asks: Inbox<Ask>) {
                         return Err(LogError::NoSuchTopic(topic.name.clone()));
                     };
                     let found = first_at(db, part, part.end(), time);
+                    found.map_err(|error| shared.trouble(&error))
+                });
+                let _ = reply.send(found);
+            }
+            Ask::Committed {
+                topic,
+                group,
+                reply,
+            } => {
+                let found = db.and_then(|db| {
+                    let found = committed(db, &topic, &group);
                     found.map_err(|error| shared.trouble(&error))
                 });
                 let _ = reply.send(found);
@@ -147,6 +163,18 @@ fn stretch(
         _ => end,
     };
     Ok((records, next))
+}
+
+/// Where a group stands in each partition.
+fn committed(db: &Connection, topic: &Topic, group: &str) -> rusqlite::Result<Vec<Option<Offset>>> {
+    let mut stands = db.prepare(store::STANDS)?;
+    let parts = (0..topic.partitions()).filter_map(|number| topic.part(number));
+    let mut at = |part: &Part| {
+        let place = params![group, part.stream];
+        let found = stands.query_row(place, |row| row.get(0)).optional();
+        Ok(found?.map(store::unsigned))
+    };
+    parts.map(&mut at).collect()
 }
 
 /// The first offset at or after `time`, or `end`.

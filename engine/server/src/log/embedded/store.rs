@@ -177,6 +177,9 @@ fn load_parts(db: &Connection, topic: i64) -> rusqlite::Result<Vec<Part>> {
     parts.collect()
 }
 
+/// Selects where a group stands in one partition, and its metadata.
+pub(super) const STANDS: &str = "SELECT off, meta FROM groups WHERE grp = ?1 AND stream = ?2";
+
 /// Selects a stretch of one partition; see [`record`] for its columns.
 pub(super) const SELECT: &str = "SELECT id, ts, key, val, headers FROM records \
      WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3";

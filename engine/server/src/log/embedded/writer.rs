@@ -19,7 +19,7 @@ use super::super::{
     AppendError, CommitError, LogError, NewRecord, Offset, Start, TopicPartition, TopicSpec,
 };
 use super::catalog::Topic;
-use super::store::{encode_headers, integer, row_of, unsigned};
+use super::store::{STANDS, encode_headers, integer, row_of, unsigned};
 use super::thread::{self, Inbox, Shared};
 use super::{MINUTE, reader};
 use sweep::Sweep;
@@ -181,7 +181,7 @@ impl<'a> Writer<'a> {
             older: db.prepare("SELECT id FROM newest WHERE stream = ?1 AND key = ?2")?,
             newest: db.prepare("INSERT OR REPLACE INTO newest VALUES (?1, ?2, ?3)")?,
             delete: db.prepare("DELETE FROM records WHERE id = ?1")?,
-            stands: db.prepare("SELECT off, meta FROM groups WHERE grp = ?1 AND stream = ?2")?,
+            stands: db.prepare(STANDS)?,
             stand: db.prepare("INSERT OR REPLACE INTO groups VALUES (?1, ?2, ?3, ?4)")?,
         };
         Ok(Self {

@@ -185,8 +185,16 @@ pub(super) fn list(places: &[Place]) -> KafkaResult<TopicPartitionList> {
 }
 
 /// Asks until the brokers answer, within [`PATIENCE`].
-fn again<T>(mut ask: impl FnMut() -> KafkaResult<T>) -> Result<T, LogError> {
-    let until = Instant::now() + PATIENCE;
+fn again<T>(ask: impl FnMut() -> KafkaResult<T>) -> Result<T, LogError> {
+    again_within(PATIENCE, ask)
+}
+
+/// Asks until the brokers answer: a group's coordinator can be on its way.
+pub(super) fn again_within<T>(
+    patience: Duration,
+    mut ask: impl FnMut() -> KafkaResult<T>,
+) -> Result<T, LogError> {
+    let until = Instant::now() + patience;
     loop {
         match ask() {
             Ok(answer) => return Ok(answer),

@@ -108,6 +108,31 @@ pub(crate) async fn a_group_resumes_where_it_committed<H: Harness>() {
     assert_eq!(member.assigned[&one].metadata, "four");
 }
 
+pub(crate) async fn where_a_group_stands_is_told_to_others<H: Harness>() {
+    let harness = H::fresh().await;
+    let topic = harness.topic(3).await;
+    let (zero, two) = (place(&topic, 0), place(&topic, 2));
+    fill(harness.log(), &zero, 5).await;
+    fill(harness.log(), &two, 4).await;
+    let (group, other) = (unique("g"), unique("g"));
+    let stands = async |group: &str| harness.log().committed(group, &topic).await;
+    assert_eq!(stands(&group).await, Ok(vec![None; 3]));
+    let mut member = Member::join(&harness, &group, &[&topic], Start::Earliest);
+    member.until("assigned", |m| m.assigned.len() == 3).await;
+    assert_eq!(stands(&group).await, Ok(vec![Some(0); 3]));
+    assert_eq!(member.commit(&zero, 2, "holes").await, Ok(()));
+    assert_eq!(member.commit(&two, 4, "").await, Ok(()));
+    let wanted = vec![Some(2), Some(0), Some(4)];
+    assert_eq!(stands(&group).await, Ok(wanted.clone()));
+    // Whoever asks is no member, and moves nothing.
+    assert_eq!(stands(&other).await, Ok(vec![None; 3]));
+    drop(member);
+    assert_eq!(stands(&group).await, Ok(wanted));
+    let nowhere = unique("topic").into();
+    let missing = harness.log().committed(&group, &nowhere).await;
+    assert_eq!(missing, Err(LogError::NoSuchTopic(nowhere)));
+}
+
 pub(crate) async fn metadata_returns_whole<H: Harness>() {
     let metadata: String = (0..4_000_u32)
         .map(|n| char::from(b'!' + (n % 90) as u8))

@@ -249,6 +249,14 @@ impl Log for Stalling {
         self.log.offset_at(tp, time)
     }
 
+    fn committed<'a>(
+        &'a self,
+        group: &'a str,
+        topic: &'a ByteString,
+    ) -> BoxFuture<'a, Result<Vec<Option<Offset>>, LogError>> {
+        self.log.committed(group, topic)
+    }
+
     fn describe<'a>(
         &'a self,
         topic: &'a ByteString,

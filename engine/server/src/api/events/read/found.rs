@@ -8,6 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use posthaste_core::content::View;
 use posthaste_core::delivery::delivery_id;
 use posthaste_core::endpoint::Endpoint;
+use posthaste_core::event::Event;
 use posthaste_core::id::{DeliveryId, EndpointId};
 use posthaste_core::limits::EVENT_SHOWN_BYTES_MAX;
 
@@ -17,7 +18,7 @@ use crate::api::deliveries::record::Trace;
 use crate::api::deliveries::{add, judge};
 use crate::api::look::{CLOCKS_APART, Key};
 use crate::config::format_rfc3339_millis;
-use crate::log::{LogError, TopicPartition};
+use crate::log::{LogError, Record, TopicPartition};
 
 impl Found {
     /// Its place in a list: two records are never the same.
@@ -61,17 +62,16 @@ impl Found {
         let not_attempted = not_attempted.collect();
         let (entries, _) = judge(api, gathered).await?;
         let event = &self.event;
-        let shown = &event.body[..event.body.len().min(EVENT_SHOWN_BYTES_MAX)];
-        let text = readable(shown);
+        let (body, body_base64, body_truncated) = cut_body(&event.body, EVENT_SHOWN_BYTES_MAX);
         let key = &event.ordering_key;
         Ok(Shown {
             item: self.item(),
             content_type: event.content_type.to_string(),
             ordering_key: (!key.is_empty()).then(|| String::from_utf8_lossy(key).into_owned()),
             headers: self.headers(),
-            body_base64: text.is_none().then(|| BASE64_STANDARD.encode(shown)),
-            body: text.map(ToOwned::to_owned),
-            body_truncated: shown.len() < event.body.len(),
+            body,
+            body_base64,
+            body_truncated,
             deliveries: entries.into_iter().map(|(_, entry)| entry).collect(),
             not_attempted,
             ended_by: trace.ended_by,
@@ -88,17 +88,7 @@ impl Found {
 
     /// Who wants it, as they are now.
     pub(in crate::api::events) fn wanted_by(&self, api: &Api) -> Vec<Arc<Endpoint>> {
-        let (event, registry) = (&self.event, api.endpoints.registry().borrow().clone());
-        let mut matched = Vec::new();
-        registry.matching(&event.tenant, &event.event_type, &mut matched);
-        let view = View {
-            event_type: &event.event_type,
-            headers: &self.record.headers,
-            body: &event.body,
-        };
-        registry.sift(&event.tenant, &view, &mut matched);
-        let known = matched.into_iter().filter_map(|ix| registry.endpoint(ix));
-        known.cloned().collect()
+        wanted_by(api, &self.event, &self.record)
     }
 
     /// Its deliveries to those that want it and were there when it came.
@@ -109,6 +99,33 @@ impl Found {
         let delivery = |id| (delivery_id(&self.event.origin, id, &[]), id);
         there.map(|endpoint| delivery(endpoint.id)).collect()
     }
+}
+
+/// Who wants the event of a record, as they are now.
+pub(in crate::api) fn wanted_by(api: &Api, event: &Event, record: &Record) -> Vec<Arc<Endpoint>> {
+    let registry = api.endpoints.registry().borrow().clone();
+    let mut matched = Vec::new();
+    registry.matching(&event.tenant, &event.event_type, &mut matched);
+    let view = View {
+        event_type: &event.event_type,
+        headers: &record.headers,
+        body: &event.body,
+    };
+    registry.sift(&event.tenant, &view, &mut matched);
+    let known = matched.into_iter().filter_map(|ix| registry.endpoint(ix));
+    known.cloned().collect()
+}
+
+/// The first bytes of a body as text, or in base64 where they are none; and
+/// whether that is not all of it.
+pub(in crate::api) fn cut_body(
+    body: &[u8],
+    bytes_max: usize,
+) -> (Option<String>, Option<String>, bool) {
+    let shown = &body[..body.len().min(bytes_max)];
+    let text = readable(shown).map(ToOwned::to_owned);
+    let base64 = text.is_none().then(|| BASE64_STANDARD.encode(shown));
+    (text, base64, shown.len() < body.len())
 }
 
 /// The text that bytes are, but for a character that was cut in two.
