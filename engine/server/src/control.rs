@@ -19,7 +19,6 @@ use posthaste_core::endpoint::Endpoint;
 use posthaste_core::id::RequestId;
 use posthaste_core::operation::Operations;
 use posthaste_core::registry::{Applied, Registry, Table, endpoint_of};
-use posthaste_core::retry::Policies;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -63,7 +62,6 @@ pub struct Feed {
     catalog: Shown<Catalog>,
     registry: watch::Sender<Arc<Registry>>,
     folded: watch::Sender<Offset>,
-    policies: Arc<Policies>,
     /// Endpoints whose policy is not known, as last counted.
     strays: usize,
     /// Who waits for what they wrote.
@@ -115,7 +113,9 @@ impl Endpoints {
             partition: 0,
         };
         let (_, end) = log.bounds(&table).await?;
-        let (registry, registry_seen) = watch::channel(Arc::default());
+        let mut fold = Table::default();
+        fold.set_policies(Arc::clone(&config.retry_policies.0));
+        let (registry, registry_seen) = watch::channel(fold.snapshot());
         let (keys, keys_seen) = Shown::new();
         let (operations, operations_seen) = Shown::new();
         let (catalog, catalog_seen) = Shown::new();
@@ -123,13 +123,12 @@ impl Endpoints {
         let pending = Pending::default();
         let feed = Feed {
             consumer: log.follow(&table.topic)?,
-            table: Table::default(),
+            table: fold,
             keys,
             operations,
             catalog,
             registry,
             folded,
-            policies: Arc::clone(&config.retry_policies.0),
             strays: 0,
             pending: pending.clone(),
             log: Arc::clone(&log),
@@ -309,7 +308,8 @@ impl Feed {
     /// Endpoints that name a policy this configuration does not define: the
     /// standard one serves them.
     fn count_strays(&mut self, registry: &Registry) {
-        let known = |endpoint: &&Arc<Endpoint>| self.policies.knows(&endpoint.retry_policy);
+        let policies = registry.policies();
+        let known = |endpoint: &&Arc<Endpoint>| policies.knows(&endpoint.retry_policy);
         let (mut count, mut last) = (0, None);
         for stray in registry.endpoints().filter(|endpoint| !known(endpoint)) {
             count += 1;

@@ -6,7 +6,7 @@ use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 
 use super::{Action, Append, AppendKind, Shard};
-use crate::delivery::{Delivery, Report, ReportEnd, Room, Ticket, Waiting, lane_record, rules_of};
+use crate::delivery::{Delivery, Report, ReportEnd, Room, Ticket, Waiting, lane_record};
 use crate::id::EndpointId;
 use crate::limits::DELIVERY_AGE_MAX;
 use crate::outcome::{Outcome, Verdict};
@@ -35,8 +35,7 @@ impl Shard {
         }
         let attempts = delivery.attempts + 1;
         let deadline = now.after(DELIVERY_AGE_MAX);
-        let endpoint = self.registry.endpoint(delivery.endpoint);
-        let rules = rules_of(endpoint.map(AsRef::as_ref), &self.policies);
+        let rules = self.registry.rules(delivery.endpoint);
         let (attempts, due) = match rules.decide(attempts, &outcome, now, deadline, &mut self.rng) {
             Decision::RetryAt(due) => (attempts, Some(due)),
             Decision::PauseUntil(due) => (delivery.attempts, Some(due)),

@@ -335,7 +335,9 @@ fn filled(
 
 /// A policy is the configuration's; none means `standard`.
 fn check_policy(api: &Api, name: &str) -> Result<(), Problem> {
-    let policies = &api.config.retry_policies.0;
+    let registry = api.endpoints.registry();
+    let registry = registry.borrow();
+    let policies = registry.policies();
     if name.is_empty() || policies.knows(name) {
         return Ok(());
     }
