@@ -42,7 +42,7 @@ pub struct Policy {
 }
 
 /// The policies endpoints can name; `standard` is always among them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policies {
     named: BTreeMap<String, Policy>,
 }

@@ -43,6 +43,7 @@ pub mod operations;
 mod page;
 mod portal;
 pub mod problem;
+mod retry_policies;
 pub mod secrets;
 mod signing;
 mod tenants;
@@ -190,6 +191,12 @@ fn described() -> Routes {
             event_types::replace,
             event_types::patch,
             event_types::delete
+        ))
+        .with(routes!(retry_policies::list))
+        .with(routes!(
+            retry_policies::show,
+            retry_policies::replace,
+            retry_policies::delete
         ))
         .with(routes!(endpoints::list, endpoints::create))
         .with(routes!(

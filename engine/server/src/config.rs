@@ -16,7 +16,9 @@ pub use self::http::{HttpConfig, TlsConfig};
 pub use self::policies::RetryPolicies;
 pub use self::secrets::{KeySource, SecretsConfig};
 use self::times::duration;
-pub use self::times::{format_rfc3339, format_rfc3339_millis, parse_duration, parse_rfc3339};
+pub use self::times::{
+    format_duration, format_rfc3339, format_rfc3339_millis, parse_duration, parse_rfc3339,
+};
 use crate::log::{Cleanup, Start, TopicSpec};
 
 mod check;

@@ -19,6 +19,7 @@ use posthaste_core::endpoint::Endpoint;
 use posthaste_core::id::RequestId;
 use posthaste_core::operation::Operations;
 use posthaste_core::registry::{Applied, Registry, Table, endpoint_of};
+use posthaste_core::retry::Policies;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -41,8 +42,8 @@ use writes::{Pending, REQUEST_HEADER, Writer};
 /// First pause before a restatement is appended again.
 const RESTATE_WAIT: Duration = Duration::from_millis(50);
 
-/// The endpoints, the API's keys, operations and what is said of tenants and
-/// event types, as one instance sees them, and how far it has read.
+/// The endpoints, the API's keys, operations and what is said of tenants, event
+/// types and retry policies, as one instance sees them, and how far it has read.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
     registry: watch::Receiver<Arc<Registry>>,
@@ -62,6 +63,10 @@ pub struct Feed {
     catalog: Shown<Catalog>,
     registry: watch::Sender<Arc<Registry>>,
     folded: watch::Sender<Offset>,
+    /// The configuration's policies.
+    configured: Arc<Policies>,
+    /// The endpoints whose policies were looked at last.
+    judged: Arc<Registry>,
     /// Endpoints whose policy is not known, as last counted.
     strays: usize,
     /// Who waits for what they wrote.
@@ -114,7 +119,8 @@ impl Endpoints {
         };
         let (_, end) = log.bounds(&table).await?;
         let mut fold = Table::default();
-        fold.set_policies(Arc::clone(&config.retry_policies.0));
+        let configured = Arc::clone(&config.retry_policies.0);
+        fold.set_policies(Arc::clone(&configured));
         let (registry, registry_seen) = watch::channel(fold.snapshot());
         let (keys, keys_seen) = Shown::new();
         let (operations, operations_seen) = Shown::new();
@@ -129,6 +135,8 @@ impl Endpoints {
             catalog,
             registry,
             folded,
+            configured,
+            judged: Arc::default(),
             strays: 0,
             pending: pending.clone(),
             log: Arc::clone(&log),
@@ -171,7 +179,7 @@ impl Endpoints {
         self.operations.clone()
     }
 
-    /// What is said of tenants and event types now.
+    /// What is said of tenants, event types and retry policies now.
     pub fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.catalog.borrow())
     }
@@ -305,9 +313,18 @@ impl Feed {
         }
     }
 
-    /// Endpoints that name a policy this configuration does not define: the
-    /// standard one serves them.
-    fn count_strays(&mut self, registry: &Registry) {
+    /// Endpoints can name what the configuration defines and what has a record.
+    fn follow_policies(&mut self) {
+        let policies = self.catalog.fold.policies(&self.configured);
+        if policies != *self.registry.borrow().policies() {
+            self.table.set_policies(policies.into());
+        }
+    }
+
+    /// Endpoints that name a policy that is not there: the standard one serves
+    /// them. Only once the table is read to its end: the policy can stand behind
+    /// them.
+    fn count_strays(&mut self, registry: Arc<Registry>) {
         let policies = registry.policies();
         let known = |endpoint: &&Arc<Endpoint>| policies.knows(&endpoint.retry_policy);
         let (mut count, mut last) = (0, None);
@@ -321,21 +338,26 @@ impl Feed {
                 endpoints = count,
                 such_as = %endpoint.id,
                 retry_policy = endpoint.retry_policy,
-                "endpoints name a retry policy that is not in the configuration, `standard` serves \
-                 them"
+                "endpoints name a retry policy that is not defined, `standard` serves them"
             );
         }
         self.strays = count;
+        self.judged = registry;
     }
 
     fn publish(&mut self, next: Offset) {
+        if self.catalog.changed {
+            self.follow_policies();
+        }
         let registry = self.table.snapshot();
         // How far operations are is written every second or two: that is nothing
         // to owners and shards, which look through all they have.
         if !Arc::ptr_eq(&registry, &self.registry.borrow()) {
             telemetry::endpoints(registry.len());
-            self.count_strays(&registry);
-            self.registry.send_replace(registry);
+            self.registry.send_replace(Arc::clone(&registry));
+        }
+        if next >= self.end && !Arc::ptr_eq(&registry, &self.judged) {
+            self.count_strays(registry);
         }
         self.keys.publish();
         self.operations.publish();

@@ -1,5 +1,6 @@
-//! Bounds of what is said of tenants and event types, and of answers that the
-//! API remembers. Where nothing else is said, what is over one is refused.
+//! Bounds of what is said of tenants, event types and retry policies, and of
+//! answers that the API remembers. Where nothing else is said, what is over one is
+//! refused.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::{EVENT_TYPE_BYTES_MAX, REQUEST_BYTES_MAX, TENANT_BYTES_MAX};
 pub const TENANTS_MAX: usize = 100_000;
 /// Longest name people give a tenant.
 pub const TENANT_NAME_BYTES_MAX: usize = 256;
-/// Longest description of a tenant or an event type.
+/// Longest description of a tenant, an event type or a retry policy.
 pub const DESCRIPTION_BYTES_MAX: usize = 1_024;
 /// Pairs of a tenant's metadata.
 pub const METADATA_PAIRS_MAX: usize = 50;

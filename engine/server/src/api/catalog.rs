@@ -1,12 +1,12 @@
-//! Changing what is said of tenants and event types, by the rules that endpoints
-//! are changed by: a caller may name the version a change is based on, and 0
-//! says that there is none yet.
+//! Changing what is said of tenants, event types and retry policies, by the rules
+//! that endpoints are changed by: a caller may name the version a change is based
+//! on, and 0 says that there is none yet.
 
 use axum::Json;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use posthaste_core::limits::{DECLARED_TYPES_MAX, TENANTS_MAX};
-use posthaste_core::records::{EventType, RecordProblem, Tenant, Versioned};
+use posthaste_core::limits::{DECLARED_TYPES_MAX, RETRY_POLICIES_MAX, TENANTS_MAX};
+use posthaste_core::records::{EventType, RecordProblem, RetryPolicy, Tenant, Versioned};
 use serde::Serialize;
 
 use super::Api;
@@ -29,6 +29,11 @@ impl Resource for Tenant {
 impl Resource for EventType {
     const MOST: usize = DECLARED_TYPES_MAX;
     const TOO_MANY: &'static str = "too_many_event_types";
+}
+
+impl Resource for RetryPolicy {
+    const MOST: usize = RETRY_POLICIES_MAX;
+    const TOO_MANY: &'static str = "too_many_retry_policies";
 }
 
 /// Makes or changes the record of a name; once more if it was changed meanwhile

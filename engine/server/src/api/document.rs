@@ -42,7 +42,7 @@ use codes::{
 const BEARER: &str = "bearer";
 
 /// Groups of routes, in the order they are shown.
-const TAGS: [(&str, &str); 12] = [
+const TAGS: [(&str, &str); 13] = [
     (
         "Events",
         "Events in by HTTP, where they do not come from Kafka; and look at them.",
@@ -56,6 +56,10 @@ const TAGS: [(&str, &str); 12] = [
         "What events mean, and what their bodies look like.",
     ),
     ("Endpoints", "Where a tenant's events go, and how."),
+    (
+        "Retry policies",
+        "When failed deliveries are tried again: schedules that endpoints can name.",
+    ),
     ("Secrets", "What deliveries are signed with."),
     (
         "Deliveries",
@@ -97,7 +101,7 @@ const fn part(name: &'static str, says: &'static str) -> Segment {
 }
 
 /// What the parts of paths mean.
-const SEGMENTS: [Segment; 9] = [
+const SEGMENTS: [Segment; 10] = [
     Segment {
         name: "tenant",
         says: "A tenant: visible ASCII without `/`, 1 to 128 bytes.",
@@ -107,6 +111,7 @@ const SEGMENTS: [Segment; 9] = [
         "event_type",
         "An event type: visible ASCII, 1 to 256 bytes.",
     ),
+    part("retry_policy", "A retry policy's name."),
     part("endpoint", "An endpoint's id, or its uid."),
     part("event", "An event's id, the `webhook-id`."),
     part("operation", "An operation's id."),

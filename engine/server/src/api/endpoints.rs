@@ -106,7 +106,7 @@ struct NewEndpoint {
     /// Whether to use HTTP/2 where the receiver offers it.
     #[serde(default)]
     http2: bool,
-    /// A schedule of the configuration; `standard` when empty.
+    /// A retry policy's name; `standard` when empty.
     #[serde(default)]
     retry_policy: String,
     /// Whether a 400, 404, 405, 413, 415 or 422 ends a delivery.
@@ -333,7 +333,7 @@ fn filled(
     Ok(endpoint)
 }
 
-/// A policy is the configuration's; none means `standard`.
+/// A policy is the configuration's or was put; none means `standard`.
 fn check_policy(api: &Api, name: &str) -> Result<(), Problem> {
     let registry = api.endpoints.registry();
     let registry = registry.borrow();
@@ -343,7 +343,8 @@ fn check_policy(api: &Api, name: &str) -> Result<(), Problem> {
     }
     let names: Vec<_> = policies.names().map(|name| format!("`{name}`")).collect();
     let (shown, wanted) = (name.escape_default(), names.join(", "));
-    let problem = format!("`{shown}` is unknown: expected {wanted}; [retry_policies] defines more");
+    let problem =
+        format!("`{shown}` is unknown: expected {wanted}; PUT /v1/retry_policies/NAME makes more");
     Err(Problem::invalid("retry_policy", problem))
 }
 

@@ -96,6 +96,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(wanted)
 }
 
+/// The same, in the largest unit that says it whole.
+pub fn format_duration(span: Duration) -> String {
+    let millis = span.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let whole = units.iter().find(|(unit, _)| millis.is_multiple_of(*unit));
+    let (unit, name) = whole.unwrap_or(&(1, "ms"));
+    format!("{}{name}", millis / unit)
+}
+
 pub(super) fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     parse_duration(&text).map_err(serde::de::Error::custom)
@@ -134,6 +143,12 @@ mod tests {
             assert_eq!(back, signed(day));
         }
         assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7_200)));
+        for text in ["2h", "90m", "71s", "1500ms", "61001ms"] {
+            assert_eq!(
+                parse_duration(text).map(format_duration).as_deref(),
+                Ok(text)
+            );
+        }
         assert!(parse_duration("2").is_err() && parse_duration("s").is_err());
     }
 }

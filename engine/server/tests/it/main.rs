@@ -27,6 +27,7 @@ mod pause;
 mod receiver;
 mod refusals;
 mod replay;
+mod retry_policies;
 mod secrets;
 mod tenants;
 mod verification;

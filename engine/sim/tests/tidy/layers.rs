@@ -51,8 +51,9 @@ const CORE: [Layer; 29] = [
         "registry",
         &["content", "endpoint", "filter", "gate", "id", "retry"],
     ),
-    // What people say of tenants and event types: folded as endpoints are.
-    layer("records", &["event", "limits", "registry", "time"]),
+    // What people say of tenants, event types and retry policies: folded as
+    // endpoints are.
+    layer("records", &["event", "limits", "registry", "retry", "time"]),
     // Leaves: what may be called.
     layer("wall", &["limits"]),
     layer("target", &["limits"]),
