@@ -186,6 +186,7 @@ fn described() -> Routes {
             tenants::delete
         ))
         .with(routes!(event_types::list, event_types::create))
+        .with(routes!(event_types::import::import))
         .with(routes!(
             event_types::show,
             event_types::replace,

@@ -37,6 +37,16 @@ pub const SCHEMA_REGEX_BYTES_MAX: usize = 1024 * 1024;
 /// not looked for.
 pub const SCHEMA_FLAWS_MAX: usize = 5;
 
+/// Event types imported by one request; with more it is refused.
+pub const IMPORT_TYPES_MAX: usize = 500;
+/// Bytes looked through for one schema of an import, what stands in each other
+/// as often as it is deep; past it the type is refused.
+pub const IMPORT_SCAN_BYTES_MAX: usize = 64 * SCHEMA_BYTES_MAX;
+/// Schemas in each other, in one of an import: as JSON is read no deeper.
+pub const IMPORT_DEPTH_MAX: usize = 128;
+/// References in a row from one object of an imported document to the next.
+pub const IMPORT_REFERENCES_MAX: usize = 8;
+
 /// Deleted names of one kind whose versions are remembered; past it the one
 /// deleted first is forgotten.
 pub const GONE_NAMES_MAX: usize = 1_000;
@@ -56,6 +66,7 @@ pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
 const _: () = {
     // A request can carry all that a record may hold.
     assert!(SCHEMA_BYTES_MAX + EXAMPLES_MAX * EXAMPLE_BYTES_MAX < REQUEST_BYTES_MAX / 4);
+    assert!(IMPORT_TYPES_MAX <= DECLARED_TYPES_MAX);
     assert!(METADATA_PAIRS_MAX * METADATA_KEY_BYTES_MAX <= METADATA_BYTES_MAX);
     assert!(TENANT_BYTES_MAX <= TENANT_NAME_BYTES_MAX && EVENT_TYPE_BYTES_MAX <= 256);
     assert!(ANSWER_BYTES_MAX <= ANSWERS_BYTES_MAX / ANSWERS_CALLER_PART);

@@ -54,11 +54,8 @@ pub(super) async fn change<T: Resource>(
         let is_new = present.is_none();
         match present {
             Some(present) if *present.record == changed => return Ok((present, false)),
-            None if T::among(&catalog).len() >= T::MOST => {
-                let most = format!("there are {}: delete some first", T::MOST);
-                return Err(Problem::conflict(T::TOO_MANY, most));
-            }
-            _ => {}
+            None => check_room::<T>(T::among(&catalog).len())?,
+            Some(_) => {}
         }
         let version = T::among(&catalog).version(name);
         match api.endpoints.put_record(changed, version, by).await {
@@ -66,6 +63,15 @@ pub(super) async fn change<T: Resource>(
             put => return put.map(|put| (put, is_new)).map_err(Into::into),
         }
     }
+}
+
+/// Whether beside so many there may be one more.
+pub(super) fn check_room<T: Resource>(count: usize) -> Result<(), Problem> {
+    if count < T::MOST {
+        return Ok(());
+    }
+    let most = format!("there are {}: delete some first", T::MOST);
+    Err(Problem::conflict(T::TOO_MANY, most))
 }
 
 /// Deletes a record that is there; once more if it was changed meanwhile and
