@@ -11,10 +11,10 @@ mod generated {
 }
 pub use attempts::{AttemptRef, AttemptWriter};
 pub use generated::{
-    ApiKey, Attempt, AttemptBatch, Change, Claim, Command, Dead, DeadCause, DeadRange, Deliver,
-    DeliverHead, Endpoint, EventType, Gate, Header, Operation, OperationProgress, Origin, Pair,
-    Progress, Reason, RetryPolicy, Sealed, Secret, SigningScheme, Snapshot, Tenant, Verify,
-    command, gate, operation, operation_progress, progress, snapshot,
+    Answer, Answered, ApiKey, Attempt, AttemptBatch, Change, Claim, Command, Dead, DeadCause,
+    DeadRange, Deliver, DeliverHead, Endpoint, EventType, Gate, Header, Operation,
+    OperationProgress, Origin, Pair, Progress, Reason, RetryPolicy, Sealed, Secret, SigningScheme,
+    Snapshot, Tenant, Verify, command, gate, operation, operation_progress, progress, snapshot,
 };
 
 impl std::fmt::Debug for Secret {
@@ -74,6 +74,8 @@ pub enum RecordType {
     EventType = 31,
     /// [`RetryPolicy`] in the endpoints table.
     RetryPolicy = 32,
+    /// [`Answered`] in the endpoints table.
+    Answered = 33,
 }
 
 /// Why a record's value could not be read.
@@ -123,6 +125,7 @@ impl RecordType {
             Some(30) => Ok(Self::Tenant),
             Some(31) => Ok(Self::EventType),
             Some(32) => Ok(Self::RetryPolicy),
+            Some(33) => Ok(Self::Answered),
             Some(&byte) => Err(RecordError::UnknownType(byte)),
         }
     }
@@ -209,6 +212,9 @@ impl Record for EventType {
 }
 impl Record for RetryPolicy {
     const TYPE: RecordType = RecordType::RetryPolicy;
+}
+impl Record for Answered {
+    const TYPE: RecordType = RecordType::Answered;
 }
 
 #[cfg(test)]

@@ -145,7 +145,8 @@ impl Fold {
             | RecordType::OperationProgress
             | RecordType::Tenant
             | RecordType::EventType
-            | RecordType::RetryPolicy => {
+            | RecordType::RetryPolicy
+            | RecordType::Answered => {
                 return Err(RecordError::Malformed("not a lane record".to_owned()));
             }
         };

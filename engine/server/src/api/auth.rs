@@ -23,6 +23,7 @@ use posthaste_core::rng::Rng;
 use posthaste_core::time::Timestamp;
 
 use super::problem::{Body as Told, Problem};
+use super::version::{self, API_VERSION, VERSION};
 use super::{Api, host};
 use crate::clock::random_seed;
 use crate::config::Auth;
@@ -105,7 +106,7 @@ impl Caller {
     pub(super) fn local(at: Timestamp) -> Self {
         Self {
             grant: None,
-            request: RequestId::from_bytes([0; 16]),
+            request: By::new("local", at).request,
             at,
         }
     }
@@ -157,11 +158,11 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, request: Request, next: N
     };
     let status = response.status();
     if let Some(mut told) = response.extensions_mut().remove::<Told>() {
-        let code = told.code;
         if status.is_client_error() {
             let route = route.as_ref().map_or("none", MatchedPath::as_str);
             tracing::warn!(
-                who, %method, route, tenant, %status, code, request_id = %id, "call refused"
+                who, %method, route, tenant, %status, code = &*told.code, request_id = %id,
+                "call refused"
             );
         }
         told.request_id = id.to_string();
@@ -171,6 +172,8 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, request: Request, next: N
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
+    let version = HeaderValue::from_static(VERSION);
+    response.headers_mut().insert(API_VERSION, version);
     response
 }
 
@@ -214,6 +217,9 @@ async fn admit(
         }
     }
     let who = caller.name();
+    if let Err(problem) = version::check(&parts.headers) {
+        return Err(Refusal { problem, who });
+    }
     parts.extensions.insert(caller);
     Ok((who, Request::from_parts(parts, body)))
 }
