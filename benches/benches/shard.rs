@@ -2,8 +2,6 @@
 //! endpoints is taken in, sent, and settled by a 200, or put into the lane
 //! after a 503.
 
-use std::sync::Arc;
-
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use posthaste_benches::{NOW, body, delivery, registry};
 use posthaste_core::delivery::Delivery;
@@ -43,7 +41,7 @@ fn shard(c: &mut Criterion) {
     let mut group = c.benchmark_group("shard, 64 deliveries");
     group.throughput(Throughput::Elements(64));
     for (name, status) in [("delivered", 200), ("to the lane", 503)] {
-        let mut shard = Shard::new(registry(ENDPOINTS), Arc::default(), Rng::new(1));
+        let mut shard = Shard::new(registry(ENDPOINTS), Rng::new(1));
         let mut n = 0;
         let mut batch = || {
             let next = |_| {

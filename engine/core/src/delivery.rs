@@ -8,13 +8,11 @@ use bytestring::ByteString;
 use posthaste_proto as proto;
 
 use crate::breaker::Pass;
-use crate::endpoint::Endpoint;
 use crate::event::{Event, JSON, Origin};
 use crate::id::{CommandId, DeliveryId, EndpointId};
-use crate::limits::{DELIVERY_AGE_MAX, STANDARD_POLICY};
+use crate::limits::DELIVERY_AGE_MAX;
 use crate::outcome::{Cause, Outcome};
 use crate::registry::EndpointIx;
-use crate::retry::{Policies, Rules};
 use crate::time::Timestamp;
 
 /// The duty to bring one event to one endpoint.
@@ -162,18 +160,6 @@ impl From<Ticket> for Closed {
             offset: ticket.offset,
         }
     }
-}
-
-/// What holds for a failed attempt at an endpoint; at one that is gone, what
-/// holds for an endpoint that says nothing.
-pub fn rules_of<'a>(endpoint: Option<&Endpoint>, policies: &'a Policies) -> Rules<'a> {
-    endpoint.map_or_else(
-        || policies.rules(STANDARD_POLICY, false),
-        |endpoint| {
-            let rules = policies.rules(&endpoint.retry_policy, endpoint.fail_fast_4xx);
-            rules.within(endpoint.max_age)
-        },
-    )
 }
 
 /// When an event is too old for an endpoint that takes none older than that. One

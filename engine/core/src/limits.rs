@@ -270,7 +270,8 @@ pub const SIGNATURE_TOLERANCE: Duration = Duration::from_secs(300);
 
 /// The retry policy of an endpoint that names none.
 pub const STANDARD_POLICY: &str = "standard";
-/// Retry policies a configuration may define; with more it is refused.
+/// Retry policies a configuration may define; with more it is refused. As many
+/// more may have a record; past it no further one is made.
 pub const RETRY_POLICIES_MAX: usize = 100;
 /// Longest name of one.
 pub const POLICY_NAME_BYTES_MAX: usize = 128;

@@ -1,5 +1,5 @@
-//! What the endpoints table keeps under names that people give: tenants and
-//! event types. Their fold.
+//! What the endpoints table keeps under names that people give: tenants, event
+//! types and retry policies. Their fold.
 //!
 //! As with endpoints, a record stands only if its version is above the present
 //! one, so of two changes of one version the first stands, everywhere alike.
@@ -18,9 +18,11 @@ use crate::limits::GONE_NAMES_MAX;
 use crate::registry::Applied;
 
 mod event_type;
+mod retry_policy;
 mod tenant;
 
 pub use event_type::EventType;
+pub use retry_policy::RetryPolicy;
 pub use tenant::Tenant;
 
 /// What is kept under a name.

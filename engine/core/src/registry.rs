@@ -13,6 +13,7 @@ use crate::endpoint::Endpoint;
 use crate::filter::TypePattern;
 use crate::gate::Gate;
 use crate::id::EndpointId;
+use crate::retry::{Policies, Rules};
 
 /// Before an endpoint's id in the table's keys.
 const ENDPOINT_PREFIX: &str = "e/";
@@ -32,7 +33,9 @@ pub struct Table {
     tenants: BTreeMap<String, Vec<EndpointIx>>,
     snapshot: Arc<Registry>,
     changed: Vec<String>,
-    gates_changed: bool,
+    policies: Arc<Policies>,
+    /// Whether gates or policies changed.
+    others_changed: bool,
 }
 
 /// What became of a record of the table.
@@ -76,6 +79,7 @@ pub struct Registry {
     slots: Vec<Slot>,
     by_id: Arc<HashMap<EndpointId, EndpointIx>>,
     tenants: HashMap<String, Arc<TenantIndex>>,
+    policies: Arc<Policies>,
 }
 
 #[derive(Debug, Default)]
@@ -195,7 +199,7 @@ impl Table {
         let ix = self.index_of(id);
         let gate = &mut self.slots[usize::try_from(ix.0).unwrap_or(usize::MAX)].gate;
         *gate = read.map_or_else(Gate::default, |later| std::mem::take(gate).then(later));
-        self.gates_changed = true;
+        self.others_changed = true;
         Ok(())
     }
 
@@ -232,10 +236,16 @@ impl Table {
         ix
     }
 
+    /// Endpoints can name these policies from here on.
+    pub fn set_policies(&mut self, policies: Arc<Policies>) {
+        self.policies = policies;
+        self.others_changed = true;
+    }
+
     /// The endpoints as they are now. Costs what changed plus one pointer an
     /// endpoint, so fold a whole batch before asking.
     pub fn snapshot(&mut self) -> Arc<Registry> {
-        if self.changed.is_empty() && !std::mem::take(&mut self.gates_changed) {
+        if self.changed.is_empty() && !std::mem::take(&mut self.others_changed) {
             return Arc::clone(&self.snapshot);
         }
         let mut tenants = self.snapshot.tenants.clone();
@@ -262,6 +272,7 @@ impl Table {
             slots: self.slots.clone(),
             by_id,
             tenants,
+            policies: Arc::clone(&self.policies),
         });
         Arc::clone(&self.snapshot)
     }
@@ -378,6 +389,21 @@ impl Registry {
             Some(endpoint) if endpoint.paused => &PAUSED,
             Some(_) | None => &slot.gate,
         }
+    }
+
+    /// What follows an endpoint's failures; the standard where it is gone.
+    pub fn rules(&self, ix: EndpointIx) -> Rules<'_> {
+        self.endpoint(ix).map_or(Rules::STANDARD, |endpoint| {
+            let rules = self
+                .policies
+                .rules(&endpoint.retry_policy, endpoint.fail_fast_4xx);
+            rules.within(endpoint.max_age)
+        })
+    }
+
+    /// The policies endpoints can name.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// The id behind an index, also of a deleted endpoint.

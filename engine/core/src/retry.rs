@@ -32,16 +32,20 @@ const OWN_FAILURE_SPREAD: Duration = Duration::from_secs(30);
 /// be taken. Not 401 and 403, which a mended credential cures.
 const REJECTIONS: [u16; 6] = [400, 404, 405, 413, 415, 422];
 
+/// The schedule of an endpoint that names none.
+static STANDARD: Policy = Policy {
+    gaps: Cow::Borrowed(&STANDARD_GAPS),
+};
+
 /// Pauses between attempts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     gaps: Cow<'static, [Duration]>,
 }
 
-/// The policies endpoints can name.
-#[derive(Debug, Clone)]
+/// The policies endpoints can name; `standard` is always among them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policies {
-    standard: Policy,
     named: BTreeMap<String, Policy>,
 }
 
@@ -132,7 +136,7 @@ pub enum GiveUpCause {
 /// Standard Webhooks' table ("Deliverability and reliability"), its last gap
 /// shortened from 24 h to 20 h so that the last attempt, at 71 h 35 min, lies
 /// within 72 h.
-const STANDARD: [Duration; 9] = [
+const STANDARD_GAPS: [Duration; 9] = [
     Duration::from_secs(5),
     Duration::from_secs(5 * 60),
     Duration::from_secs(30 * 60),
@@ -145,30 +149,11 @@ const STANDARD: [Duration; 9] = [
 ];
 
 impl Policy {
-    /// The schedule of an endpoint that names none.
-    pub const fn standard() -> Self {
-        Self {
-            gaps: Cow::Borrowed(&STANDARD),
-        }
-    }
-}
-
-impl Default for Policies {
-    /// `standard` alone.
-    fn default() -> Self {
-        Self {
-            standard: Policy::standard(),
-            named: BTreeMap::new(),
-        }
-    }
-}
-
-impl Policies {
-    /// Adds a policy of that name with these gaps.
+    /// One with these gaps, under a name of its own.
     ///
     /// # Errors
-    /// The first bound it does not keep to.
-    pub fn define(&mut self, name: &str, gaps: Vec<Duration>) -> Result<(), PolicyError> {
+    /// The first bound that name or gaps do not keep to.
+    pub fn new(name: &str, gaps: Vec<Duration>) -> Result<Self, PolicyError> {
         let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
         let fits = (1..=POLICY_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed);
         let name = name.to_owned();
@@ -177,9 +162,6 @@ impl Policies {
         }
         if name == STANDARD_POLICY {
             return Err(PolicyError::BuiltIn);
-        }
-        if self.named.len() >= RETRY_POLICIES_MAX {
-            return Err(PolicyError::TooMany);
         }
         let count = gaps.len();
         if !(1..=RETRY_GAPS_MAX).contains(&count) {
@@ -195,13 +177,58 @@ impl Policies {
             return Err(PolicyError::Sum { name, sum });
         }
         let gaps = Cow::Owned(gaps);
-        self.named.insert(name, Policy { gaps });
+        Ok(Self { gaps })
+    }
+
+    /// The pauses: after the first attempt, the second, and so on.
+    pub fn gaps(&self) -> &[Duration] {
+        &self.gaps
+    }
+}
+
+impl PolicyError {
+    /// The field that is wrong.
+    pub const fn param(&self) -> &'static str {
+        match self {
+            Self::Name(_) | Self::BuiltIn | Self::TooMany => "name",
+            Self::Count { .. } | Self::Gap { .. } | Self::Sum { .. } => "gaps",
+        }
+    }
+}
+
+impl Policies {
+    /// Adds a policy of that name with these gaps.
+    ///
+    /// # Errors
+    /// The first bound it does not keep to.
+    pub fn define(&mut self, name: &str, gaps: Vec<Duration>) -> Result<(), PolicyError> {
+        let policy = Policy::new(name, gaps)?;
+        if self.named.len() >= RETRY_POLICIES_MAX {
+            return Err(PolicyError::TooMany);
+        }
+        self.named.insert(name.to_owned(), policy);
         Ok(())
+    }
+
+    /// Adds a policy, unless there is one of that name. However many there are:
+    /// whoever wrote it saw to that.
+    pub fn complete(&mut self, name: &str, policy: &Policy) {
+        if !self.knows(name) {
+            self.named.insert(name.to_owned(), policy.clone());
+        }
+    }
+
+    /// That of a name.
+    pub fn get(&self, name: &str) -> Option<&Policy> {
+        match name {
+            STANDARD_POLICY => Some(&STANDARD),
+            _ => self.named.get(name),
+        }
     }
 
     /// Whether there is one of that name.
     pub fn knows(&self, name: &str) -> bool {
-        name == STANDARD_POLICY || self.named.contains_key(name)
+        self.get(name).is_some()
     }
 
     /// All names, `standard` first.
@@ -214,7 +241,7 @@ impl Policies {
     /// is lost for it.
     pub fn rules(&self, name: &str, fail_fast_4xx: bool) -> Rules<'_> {
         Rules {
-            policy: self.named.get(name).unwrap_or(&self.standard),
+            policy: self.get(name).unwrap_or(&STANDARD),
             fail_fast_4xx,
             margin: FINAL_MARGIN,
         }
@@ -222,6 +249,13 @@ impl Policies {
 }
 
 impl Rules<'_> {
+    /// What holds where nothing is known of an endpoint.
+    pub const STANDARD: Rules<'static> = Rules {
+        policy: &STANDARD,
+        fail_fast_4xx: false,
+        margin: FINAL_MARGIN,
+    };
+
     /// The same, of an endpoint that wants no event older than this.
     #[must_use]
     pub fn within(self, max_age: Option<Duration>) -> Self {

@@ -42,7 +42,6 @@ use crate::limits::{
 use crate::outcome::{Cause, Outcome, Verdict};
 use crate::queue::{Limits, Queue};
 use crate::registry::{EndpointIx, Registry};
-use crate::retry::Policies;
 use crate::rng::Rng;
 use crate::time::Timestamp;
 
@@ -105,7 +104,6 @@ pub enum AppendKind {
 #[derive(Debug)]
 pub struct Shard {
     registry: Arc<Registry>,
-    policies: Arc<Policies>,
     rng: Rng,
     queues: Vec<Option<Box<Queue>>>,
     ring: Ring,
@@ -130,10 +128,9 @@ pub struct Shard {
 
 impl Shard {
     /// An empty shard.
-    pub fn new(registry: Arc<Registry>, policies: Arc<Policies>, rng: Rng) -> Self {
+    pub fn new(registry: Arc<Registry>, rng: Rng) -> Self {
         Self {
             registry,
-            policies,
             rng,
             queues: Vec::new(),
             ring: Ring::default(),

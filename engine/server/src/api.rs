@@ -44,6 +44,7 @@ pub mod operations;
 mod page;
 mod portal;
 pub mod problem;
+mod retry_policies;
 pub mod secrets;
 mod signing;
 mod sources;
@@ -197,11 +198,18 @@ fn described() -> Routes {
             tenants::delete
         ))
         .with(routes!(event_types::list, event_types::create))
+        .with(routes!(event_types::import::import))
         .with(routes!(
             event_types::show,
             event_types::replace,
             event_types::patch,
             event_types::delete
+        ))
+        .with(routes!(retry_policies::list))
+        .with(routes!(
+            retry_policies::show,
+            retry_policies::replace,
+            retry_policies::delete
         ))
         .with(routes!(endpoints::list, endpoints::create))
         .with(routes!(

@@ -40,6 +40,7 @@ mod pages;
 mod progress;
 mod publish;
 mod replay;
+mod retry_policies;
 mod secrets;
 mod sources;
 mod table;
@@ -120,6 +121,9 @@ Runs until SIGTERM or Ctrl-C, then answers what is under way.")]
     /// Say what event types mean and what their events look like.
     #[command(subcommand)]
     EventTypes(event_types::Command),
+    /// Make the schedules of retries that endpoints can name.
+    #[command(subcommand)]
+    RetryPolicies(retry_policies::Command),
     /// Make, list and revoke the API's keys.
     #[command(subcommand)]
     Keys(keys::Command),
@@ -260,6 +264,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Endpoints(command) => endpoints::run(command).await,
         Command::Tenants(command) => tenants::run(command).await,
         Command::EventTypes(command) => event_types::run(command).await,
+        Command::RetryPolicies(command) => retry_policies::run(command).await,
         Command::Keys(command) => keys::run(command).await,
         Command::Audit(options) => audit::run(options).await,
         Command::Deliveries(command) => deliveries::run(command).await,

@@ -44,8 +44,8 @@ use writes::{Pending, REQUEST_HEADER, Writer};
 /// First pause before a restatement is appended again.
 const RESTATE_WAIT: Duration = Duration::from_millis(50);
 
-/// The endpoints, the API's keys, operations and what is said of tenants and
-/// event types, as one instance sees them, and how far it has read.
+/// The endpoints, the API's keys, operations and what is said of tenants, event
+/// types and retry policies, as one instance sees them, and how far it has read.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
     registry: watch::Receiver<Arc<Registry>>,
@@ -67,7 +67,10 @@ pub struct Feed {
     answers: Arc<Mutex<Answers>>,
     registry: watch::Sender<Arc<Registry>>,
     folded: watch::Sender<Offset>,
-    policies: Arc<Policies>,
+    /// The configuration's policies.
+    configured: Arc<Policies>,
+    /// The endpoints whose policies were looked at last.
+    judged: Arc<Registry>,
     /// Endpoints whose policy is not known, as last counted.
     strays: usize,
     /// Who waits for what they wrote.
@@ -119,7 +122,10 @@ impl Endpoints {
             partition: 0,
         };
         let (_, end) = log.bounds(&table).await?;
-        let (registry, registry_seen) = watch::channel(Arc::default());
+        let mut fold = Table::default();
+        let configured = Arc::clone(&config.retry_policies.0);
+        fold.set_policies(Arc::clone(&configured));
+        let (registry, registry_seen) = watch::channel(fold.snapshot());
         let (keys, keys_seen) = Shown::new();
         let (operations, operations_seen) = Shown::new();
         let (catalog, catalog_seen) = Shown::new();
@@ -128,14 +134,15 @@ impl Endpoints {
         let pending = Pending::default();
         let feed = Feed {
             consumer: log.follow(&table.topic)?,
-            table: Table::default(),
+            table: fold,
             keys,
             operations,
             catalog,
             answers: Arc::clone(&answers),
             registry,
             folded,
-            policies: Arc::clone(&config.retry_policies.0),
+            configured,
+            judged: Arc::default(),
             strays: 0,
             pending: pending.clone(),
             log: Arc::clone(&log),
@@ -184,7 +191,7 @@ impl Endpoints {
         self.operations.clone()
     }
 
-    /// What is said of tenants and event types now.
+    /// What is said of tenants, event types and retry policies now.
     pub fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.catalog.borrow())
     }
@@ -328,10 +335,20 @@ impl Feed {
         }
     }
 
-    /// Endpoints that name a policy this configuration does not define: the
-    /// standard one serves them.
-    fn count_strays(&mut self, registry: &Registry) {
-        let known = |endpoint: &&Arc<Endpoint>| self.policies.knows(&endpoint.retry_policy);
+    /// Endpoints can name what the configuration defines and what has a record.
+    fn follow_policies(&mut self) {
+        let policies = self.catalog.fold.policies(&self.configured);
+        if policies != *self.registry.borrow().policies() {
+            self.table.set_policies(policies.into());
+        }
+    }
+
+    /// Endpoints that name a policy that is not there: the standard one serves
+    /// them. Only once the table is read to its end: the policy can stand behind
+    /// them.
+    fn count_strays(&mut self, registry: Arc<Registry>) {
+        let policies = registry.policies();
+        let known = |endpoint: &&Arc<Endpoint>| policies.knows(&endpoint.retry_policy);
         let (mut count, mut last) = (0, None);
         for stray in registry.endpoints().filter(|endpoint| !known(endpoint)) {
             count += 1;
@@ -343,21 +360,26 @@ impl Feed {
                 endpoints = count,
                 such_as = %endpoint.id,
                 retry_policy = endpoint.retry_policy,
-                "endpoints name a retry policy that is not in the configuration, `standard` serves \
-                 them"
+                "endpoints name a retry policy that is not defined, `standard` serves them"
             );
         }
         self.strays = count;
+        self.judged = registry;
     }
 
     fn publish(&mut self, next: Offset) {
+        if self.catalog.changed {
+            self.follow_policies();
+        }
         let registry = self.table.snapshot();
         // How far operations are is written every second or two: that is nothing
         // to owners and shards, which look through all they have.
         if !Arc::ptr_eq(&registry, &self.registry.borrow()) {
             telemetry::endpoints(registry.len());
-            self.count_strays(&registry);
-            self.registry.send_replace(registry);
+            self.registry.send_replace(Arc::clone(&registry));
+        }
+        if next >= self.end && !Arc::ptr_eq(&registry, &self.judged) {
+            self.count_strays(registry);
         }
         self.keys.publish();
         self.operations.publish();

@@ -19,7 +19,6 @@ use std::time::Duration;
 use posthaste_core::delivery::{Closed, Delivery, Report};
 use posthaste_core::limits::{MAILBOX_BATCHES_MAX, REPORT_BATCHES_MAX};
 use posthaste_core::registry::Registry;
-use posthaste_core::retry::Policies;
 use posthaste_core::rng::Rng;
 use posthaste_core::shard::Shard;
 use tokio::sync::{mpsc, watch};
@@ -54,8 +53,6 @@ pub struct Parts {
     pub topics: Topics,
     /// The endpoints.
     pub registry: watch::Receiver<Arc<Registry>>,
-    /// What they can name for their retries.
-    pub policies: Arc<Policies>,
     /// The way out.
     pub egress: Arc<Egress>,
     /// How many source partitions this process reads, of how many.
@@ -147,11 +144,7 @@ impl Room {
 
     async fn run(mut self) {
         let registry = Arc::clone(&self.parts.registry.borrow_and_update());
-        let shard = Shard::new(
-            registry,
-            Arc::clone(&self.parts.policies),
-            Rng::new(random_seed()),
-        );
+        let shard = Shard::new(registry, Rng::new(random_seed()));
         let desk = Desk::open(shard, &self.parts, ShardMetrics::new(self.number));
         let mut sweep = interval(SWEEP_EVERY);
         let mut flush = interval(FLUSH_EVERY);

@@ -18,7 +18,6 @@ use posthaste_core::limits::{
 };
 use posthaste_core::operation::Operations;
 use posthaste_core::registry::Registry;
-use posthaste_core::retry::Policies;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -66,8 +65,6 @@ pub struct Parts {
     pub registry: watch::Receiver<Arc<Registry>>,
     /// … and the way to change them.
     pub endpoints: Endpoints,
-    /// What they can name for their retries.
-    pub policies: Arc<Policies>,
     /// One mailbox a shard.
     pub mailboxes: Vec<mpsc::Sender<Vec<Delivery>>>,
     /// What became of what was handed out.
@@ -84,7 +81,6 @@ pub struct OwnerRoom {
     writer: Writer,
     registry: watch::Receiver<Arc<Registry>>,
     operations: watch::Receiver<Arc<Operations>>,
-    policies: Arc<Policies>,
     mailboxes: Vec<mpsc::Sender<Vec<Delivery>>>,
     outbox: Vec<Vec<Delivery>>,
     reports: mpsc::Receiver<Vec<Report>>,
@@ -149,7 +145,6 @@ impl OwnerRoom {
                 endpoints: parts.endpoints,
             },
             registry: parts.registry,
-            policies: parts.policies,
             outbox: parts.mailboxes.iter().map(|_| Vec::new()).collect(),
             mailboxes: parts.mailboxes,
             reports: parts.reports,
@@ -374,7 +369,6 @@ impl OwnerRoom {
         loaded: posthaste_core::lane::snapshot::Loaded,
     ) -> Result<(), LogError> {
         let registry = Arc::clone(&self.registry.borrow());
-        let policies = Arc::clone(&self.policies);
         let draining = self.until.is_some();
         let Some(part) = self.live(place) else {
             return Ok(());
@@ -384,7 +378,7 @@ impl OwnerRoom {
             self.drop_part(place);
             return Ok(());
         }
-        for batch in part.open(loaded, registry, policies) {
+        for batch in part.open(loaded, registry) {
             self.fold(place, batch)?;
         }
         self.operations_changed();

@@ -169,7 +169,7 @@ pub const CONTROL_ENDPOINTS: Metric =
 /// Endpoints that name a retry policy this instance's configuration lacks.
 pub const CONTROL_UNKNOWN_POLICIES: Metric = gauged(
     "posthaste_control_unknown_policy_endpoints",
-    "Endpoints whose retry policy is not in the configuration; `standard` serves them.",
+    "Endpoints whose retry policy is not defined; `standard` serves them.",
 );
 /// Operations that were asked for.
 pub const API_OPERATIONS: Metric = counted(

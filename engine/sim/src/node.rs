@@ -17,7 +17,6 @@ use posthaste_core::id::{EndpointId, OperationId};
 use posthaste_core::lane::fold::Owed;
 use posthaste_core::operation::Operations;
 use posthaste_core::registry::{EndpointIx, Registry, Table, table_key};
-use posthaste_core::retry::Policies;
 use posthaste_core::shard::Append;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
@@ -139,7 +138,6 @@ pub struct Node {
     sources: Vec<Option<Source>>,
     parts: BTreeMap<usize, Part>,
     bodies_left: usize,
-    policies: Arc<Policies>,
     desks: Vec<Desk>,
     matched: Vec<EndpointIx>,
     metadata_max: usize,
@@ -222,11 +220,13 @@ impl Node {
             1 => skew,
             _ => -skew,
         };
+        let mut table = Table::default();
+        table.set_policies(lines::policies(plan));
         Self {
             id,
             skew_ms,
             seat: None,
-            table: Table::default(),
+            table,
             table_next: 0,
             table_at_ms: 0,
             registry: Arc::default(),
@@ -235,7 +235,6 @@ impl Node {
             sources: Vec::new(),
             parts: BTreeMap::new(),
             bodies_left: plan.bodies_max,
-            policies: lines::policies(plan),
             desks: Vec::new(),
             matched: Vec::new(),
             metadata_max: posthaste_core::limits::COMMIT_METADATA_MAX,
@@ -319,11 +318,7 @@ impl Node {
         out.tell(wait, self.id, Happening::FetchTable);
         for _ in 0..out.plan.shards {
             let seed = self.shards_seed ^ out.number();
-            self.desks.push(Desk::new(
-                Arc::clone(&self.registry),
-                Arc::clone(&self.policies),
-                seed,
-            ));
+            self.desks.push(Desk::new(Arc::clone(&self.registry), seed));
         }
         if out.planted(Plant::RegistryLate) {
             self.join(out);

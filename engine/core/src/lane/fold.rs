@@ -145,6 +145,7 @@ impl Fold {
             | RecordType::OperationProgress
             | RecordType::Tenant
             | RecordType::EventType
+            | RecordType::RetryPolicy
             | RecordType::Answered => {
                 return Err(RecordError::Malformed("not a lane record".to_owned()));
             }

@@ -33,7 +33,7 @@ use crate::gate::Gate;
 use crate::id::EndpointId;
 use crate::limits::PROGRESS_ENTRIES_MAX;
 use crate::outcome::Outcome;
-use crate::retry::{GiveUpCause, Policies};
+use crate::retry::GiveUpCause;
 use crate::rng::Rng;
 use crate::time::Timestamp;
 
@@ -243,7 +243,6 @@ pub struct Owner {
     operations: Operations,
     snapshots: Snapshots,
     caps: Caps,
-    policies: Arc<Policies>,
     rng: Rng,
     draining: bool,
 }
@@ -251,27 +250,17 @@ pub struct Owner {
 impl Owner {
     /// An owner that folds from `position`, which must be the log's start or
     /// before.
-    pub fn new(
-        position: u64,
-        endpoints: Arc<dyn Endpoints>,
-        policies: Arc<Policies>,
-        rng: Rng,
-    ) -> Self {
+    pub fn new(position: u64, endpoints: Arc<dyn Endpoints>, rng: Rng) -> Self {
         let loaded = Loaded {
             fold: Fold::new(position),
             standings: Vec::new(),
         };
-        Self::load(loaded, endpoints, policies, rng)
+        Self::load(loaded, endpoints, rng)
     }
 
     /// An owner that goes on from a snapshot: the first record it folds is the
     /// one at the snapshot's `upto`.
-    pub fn load(
-        loaded: Loaded,
-        endpoints: Arc<dyn Endpoints>,
-        policies: Arc<Policies>,
-        rng: Rng,
-    ) -> Self {
+    pub fn load(loaded: Loaded, endpoints: Arc<dyn Endpoints>, rng: Rng) -> Self {
         let mut owner = Self {
             fold: loaded.fold,
             endpoints,
@@ -287,7 +276,6 @@ impl Owner {
             operations: Operations::default(),
             snapshots: Snapshots::default(),
             caps: Caps::default(),
-            policies,
             rng,
             draining: false,
         };

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use crate::delivery::rules_of;
 use crate::gate::GateState;
 use crate::id::EndpointId;
 use crate::limits::{DISABLE_AFTER, OWNER_OUTSTANDING};
 use crate::registry::Registry;
-use crate::retry::{Policies, Rules};
+use crate::retry::Rules;
 use crate::time::Timestamp;
 
 /// Whether an endpoint takes deliveries.
@@ -58,15 +57,15 @@ pub trait Endpoints: std::fmt::Debug + Send + Sync {
     fn settings(&self, endpoint: EndpointId) -> Settings;
 
     /// What follows its failures; the standard where nothing else is known.
-    fn rules<'a>(&self, _: EndpointId, policies: &'a Policies) -> Rules<'a> {
-        rules_of(None, policies)
+    fn rules(&self, _: EndpointId) -> Rules<'_> {
+        Rules::STANDARD
     }
 }
 
 impl Endpoints for Registry {
-    fn rules<'a>(&self, endpoint: EndpointId, policies: &'a Policies) -> Rules<'a> {
-        let found = self.index(endpoint).and_then(|ix| self.endpoint(ix));
-        rules_of(found.map(AsRef::as_ref), policies)
+    fn rules(&self, endpoint: EndpointId) -> Rules<'_> {
+        let known = self.index(endpoint);
+        known.map_or(Rules::STANDARD, |ix| Self::rules(self, ix))
     }
 
     fn settings(&self, endpoint: EndpointId) -> Settings {

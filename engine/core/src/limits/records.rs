@@ -1,5 +1,6 @@
-//! Bounds of what is said of tenants and event types, and of answers that the
-//! API remembers. Where nothing else is said, what is over one is refused.
+//! Bounds of what is said of tenants, event types and retry policies, and of
+//! answers that the API remembers. Where nothing else is said, what is over one is
+//! refused.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::{EVENT_TYPE_BYTES_MAX, REQUEST_BYTES_MAX, TENANT_BYTES_MAX};
 pub const TENANTS_MAX: usize = 100_000;
 /// Longest name people give a tenant.
 pub const TENANT_NAME_BYTES_MAX: usize = 256;
-/// Longest description of a tenant or an event type.
+/// Longest description of a tenant, an event type or a retry policy.
 pub const DESCRIPTION_BYTES_MAX: usize = 1_024;
 /// Pairs of a tenant's or an endpoint's metadata.
 pub const METADATA_PAIRS_MAX: usize = 50;
@@ -36,6 +37,16 @@ pub const SCHEMA_REGEX_BYTES_MAX: usize = 1024 * 1024;
 /// not looked for.
 pub const SCHEMA_FLAWS_MAX: usize = 5;
 
+/// Event types imported by one request; with more it is refused.
+pub const IMPORT_TYPES_MAX: usize = 500;
+/// Bytes looked through for one schema of an import, what stands in each other
+/// as often as it is deep; past it the type is refused.
+pub const IMPORT_SCAN_BYTES_MAX: usize = 64 * SCHEMA_BYTES_MAX;
+/// Schemas in each other, in one of an import: as JSON is read no deeper.
+pub const IMPORT_DEPTH_MAX: usize = 128;
+/// References in a row from one object of an imported document to the next.
+pub const IMPORT_REFERENCES_MAX: usize = 8;
+
 /// Deleted names of one kind whose versions are remembered; past it the one
 /// deleted first is forgotten.
 pub const GONE_NAMES_MAX: usize = 1_000;
@@ -59,6 +70,7 @@ pub const ANSWERS_SWEPT: usize = 8;
 const _: () = {
     // A request can carry all that a record may hold.
     assert!(SCHEMA_BYTES_MAX + EXAMPLES_MAX * EXAMPLE_BYTES_MAX < REQUEST_BYTES_MAX / 4);
+    assert!(IMPORT_TYPES_MAX <= DECLARED_TYPES_MAX);
     assert!(METADATA_PAIRS_MAX * METADATA_KEY_BYTES_MAX <= METADATA_BYTES_MAX);
     assert!(TENANT_BYTES_MAX <= TENANT_NAME_BYTES_MAX && EVENT_TYPE_BYTES_MAX <= 256);
     assert!(ANSWER_BYTES_MAX <= ANSWERS_BYTES_MAX / ANSWERS_CALLER_PART);

@@ -1,7 +1,10 @@
 use posthaste_proto::Record as _;
 use proptest::prelude::*;
 
+use std::time::Duration;
+
 use super::*;
+use crate::retry::Policy;
 use crate::time::Timestamp;
 
 fn tenant(name: &str) -> Tenant {
@@ -22,6 +25,16 @@ fn event_type() -> EventType {
         examples: Vec::new(),
         deprecated: false,
         enforce: false,
+        created_at: Timestamp::from_millis(1),
+    }
+}
+
+fn retry_policy(gaps_ms: &[u64]) -> RetryPolicy {
+    let gaps = gaps_ms.iter().copied().map(Duration::from_millis);
+    RetryPolicy {
+        name: "fast".into(),
+        description: String::new(),
+        policy: Policy::new("fast", gaps.collect()).unwrap(),
         created_at: Timestamp::from_millis(1),
     }
 }
@@ -163,6 +176,23 @@ fn each_field_has_a_bound_and_is_named() {
         Err("examples")
     );
     assert_eq!(with(|t| t.enforce = true), Err("enforce"));
+
+    let with = |edit: fn(&mut posthaste_proto::RetryPolicy)| {
+        let mut record = retry_policy(&[1_000]).to_proto(1);
+        edit(&mut record);
+        RetryPolicy::from_proto(record)
+            .map(|_| ())
+            .map_err(|problem| problem.param)
+    };
+    assert_eq!(with(|_| ()), Ok(()));
+    assert_eq!(with(|p| p.name = "standard".into()), Err("name"));
+    assert_eq!(with(|p| p.name = "a b".into()), Err("name"));
+    assert_eq!(with(|p| p.gaps_ms.clear()), Err("gaps"));
+    assert_eq!(with(|p| p.gaps_ms = vec![999]), Err("gaps"));
+    assert_eq!(
+        with(|p| p.description = "x".repeat(2_000)),
+        Err("description")
+    );
 }
 
 proptest! {
@@ -201,7 +231,10 @@ proptest! {
         let mut one = event_type();
         one.schema = flag.then(|| "{}".to_owned());
         (one.enforce, one.deprecated) = (flag, !flag);
-        one.examples = vec![text];
+        one.examples = vec![text.clone()];
         prop_assert_eq!(EventType::from_proto(one.to_proto(7)), Ok(one));
+        let mut one = retry_policy(&[1_000, 86_400_000]);
+        one.description = text;
+        prop_assert_eq!(RetryPolicy::from_proto(one.to_proto(7)), Ok(one));
     }
 }

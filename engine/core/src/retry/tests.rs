@@ -7,27 +7,21 @@ fn failed() -> Outcome {
     Outcome::failed(Cause::ConnectionRefused)
 }
 
-const STANDARD_RULES: Rules<'_> = Rules {
-    policy: &Policy::standard(),
-    fail_fast_4xx: false,
-    margin: FINAL_MARGIN,
-};
-
 #[test]
 fn the_table_ends_at_71_hours_35_minutes() {
-    let sum: Duration = STANDARD.iter().sum();
+    let sum: Duration = STANDARD_GAPS.iter().sum();
     assert_eq!(sum.as_secs() / 60, 71 * 60 + 35);
 }
 
 #[test]
 fn every_gap_is_within_jitter_and_the_last_before_the_deadline() {
-    let policy = STANDARD_RULES;
+    let policy = Rules::STANDARD;
     for seed in 0..500 {
         let mut rng = Rng::new(seed);
         let mut now = START;
         let deadline = START.after(DELIVERY_AGE_MAX);
         for attempts in 1..=9 {
-            let gap = STANDARD[attempts - 1];
+            let gap = STANDARD_GAPS[attempts - 1];
             let number = u32::try_from(attempts).unwrap();
             let decision = policy.decide(number, &failed(), now, deadline, &mut rng);
             let Decision::RetryAt(due) = decision else {
@@ -54,7 +48,7 @@ fn a_longer_retry_after_wins_and_a_shorter_one_does_not() {
     let deadline = START.after(DELIVERY_AGE_MAX);
     let of = |text, attempts, seed| {
         let outcome = Outcome::response(503, Some(text), START);
-        let policy = STANDARD_RULES;
+        let policy = Rules::STANDARD;
         match policy.decide(attempts, &outcome, START, deadline, &mut Rng::new(seed)) {
             Decision::RetryAt(due) => due.since(START).as_secs(),
             give_up => panic!("{give_up:?}"),
@@ -69,7 +63,7 @@ fn a_longer_retry_after_wins_and_a_shorter_one_does_not() {
 #[test]
 fn gone_and_too_old_are_given_up() {
     let mut rng = Rng::new(1);
-    let policy = STANDARD_RULES;
+    let policy = Rules::STANDARD;
     let deadline = START.after(DELIVERY_AGE_MAX);
     let gone = Outcome::response(410, None, START);
     assert_eq!(
@@ -152,7 +146,7 @@ fn who_fails_fast_gives_up_on_what_no_retry_cures() {
     let of = |status, fail_fast_4xx| {
         let rules = Rules {
             fail_fast_4xx,
-            ..STANDARD_RULES
+            ..Rules::STANDARD
         };
         let outcome = Outcome::response(status, None, START);
         rules.decide(1, &outcome, START, deadline, &mut Rng::new(1))
@@ -175,7 +169,7 @@ fn our_own_failures_spend_no_attempt_and_end_at_the_deadline() {
     ] {
         let of = |attempts, now, seed| {
             let outcome = Outcome::failed(cause);
-            STANDARD_RULES.decide(attempts, &outcome, now, deadline, &mut Rng::new(seed))
+            Rules::STANDARD.decide(attempts, &outcome, now, deadline, &mut Rng::new(seed))
         };
         for seed in 0..100 {
             let Decision::PauseUntil(due) = of(10, START, seed) else {
@@ -193,7 +187,7 @@ fn our_own_failures_spend_no_attempt_and_end_at_the_deadline() {
 #[test]
 fn of_a_short_life_all_but_a_tenth_is_left_for_retries() {
     let age = Duration::from_secs(60);
-    let (rules, deadline) = (STANDARD_RULES.within(Some(age)), START.after(age));
+    let (rules, deadline) = (Rules::STANDARD.within(Some(age)), START.after(age));
     let of = |attempts, passed| {
         let now = START.after(Duration::from_secs(passed));
         rules.decide(attempts, &failed(), now, deadline, &mut Rng::new(1))
@@ -207,7 +201,7 @@ fn of_a_short_life_all_but_a_tenth_is_left_for_retries() {
     assert_eq!(of(2, 6), last);
     assert_eq!(of(3, 54), Decision::GiveUp(GiveUpCause::Expired));
     for age in [None, Some(Duration::from_secs(720 * 3_600))] {
-        assert_eq!(STANDARD_RULES.within(age).margin, FINAL_MARGIN);
+        assert_eq!(Rules::STANDARD.within(age).margin, FINAL_MARGIN);
     }
 }
 
@@ -225,7 +219,7 @@ proptest::proptest! {
         let now = START.after(Duration::from_millis(age));
         let text = asked.map(|seconds| seconds.to_string());
         let outcome = Outcome::response(503, text.as_deref(), now);
-        let decision = STANDARD_RULES
+        let decision = Rules::STANDARD
             .decide(attempts, &outcome, now, deadline, &mut Rng::new(seed));
         let last = deadline.as_millis() - millis(FINAL_MARGIN);
         match decision {

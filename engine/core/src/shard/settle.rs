@@ -7,7 +7,7 @@ use posthaste_proto::Record as _;
 
 use super::{Action, Append, AppendKind, Shard};
 use crate::delivery::{
-    Delivery, Report, ReportEnd, Room, Ticket, Waiting, lane_record, rules_of, too_old_at,
+    Delivery, Report, ReportEnd, Room, Ticket, Waiting, lane_record, too_old_at,
 };
 use crate::id::EndpointId;
 use crate::outcome::{Outcome, Verdict};
@@ -36,8 +36,7 @@ impl Shard {
         }
         let mut waiting = self.waiting(&delivery, proto::Reason::Retry, now);
         let (attempts, deadline) = (delivery.attempts + 1, waiting.deadline());
-        let endpoint = self.registry.endpoint(delivery.endpoint);
-        let rules = rules_of(endpoint.map(AsRef::as_ref), &self.policies);
+        let rules = self.registry.rules(delivery.endpoint);
         (waiting.attempts, waiting.due) =
             match rules.decide(attempts, &outcome, now, deadline, &mut self.rng) {
                 Decision::RetryAt(due) => (attempts, Some(due)),

@@ -12,6 +12,7 @@ use crate::limits::{
 };
 use crate::outcome::Cause;
 use crate::registry::{Table, table_key};
+use crate::retry::Policies;
 use crate::window::Window;
 
 mod age;
@@ -41,7 +42,7 @@ fn put(table: &mut Table, record: &proto::Endpoint) {
 /// A shard whose endpoints have shown what they can take.
 fn shard(registry: Arc<Registry>) -> Shard {
     let endpoints = u32::try_from(registry.len()).unwrap();
-    let mut shard = Shard::new(registry, Arc::default(), Rng::new(7));
+    let mut shard = Shard::new(registry, Rng::new(7));
     shard.pace = Pace::full();
     for ix in 0..endpoints {
         shard.queue(EndpointIx(ix)).window = Window::full();
@@ -432,7 +433,8 @@ fn the_endpoints_own_rules_decide() {
         endpoint.fail_fast_4xx = number == 1;
         endpoint.retry_policy = ["once", "of a newer configuration"][usize::from(number)].into();
     });
-    let mut shard = Shard::new(table.snapshot(), Arc::new(policies), Rng::new(7));
+    table.set_policies(Arc::new(policies));
+    let mut shard = Shard::new(table.snapshot(), Rng::new(7));
     let mut ends = |endpoint, outcome| {
         let mut wanted = Wanted::default();
         assert!(offer(&mut shard, delivery(endpoint, 1), START, &mut wanted));
@@ -459,6 +461,33 @@ fn the_endpoints_own_rules_decide() {
     let dead = proto::Dead::from_value(&rejected.value).unwrap();
     let delivery = dead.delivery.unwrap();
     assert_eq!((delivery.attempt, delivery.last_status), (1, 404));
+}
+
+#[test]
+fn a_changed_policy_holds_for_what_fails_from_then_on() {
+    let mut table = table(1, |_, endpoint| endpoint.retry_policy = "own".into());
+    let mut shard = shard(table.snapshot());
+    let waits = |shard: &mut Shard| {
+        let mut wanted = Wanted::default();
+        assert!(offer(shard, delivery(0, 1), START, &mut wanted));
+        let sent = wanted.sends.pop().unwrap();
+        let failed = Outcome::response(500, None, START);
+        finish(shard, sent, failed, START, &mut wanted);
+        let record = proto::Deliver::from_value(&wanted.appends.pop().unwrap().value).unwrap();
+        (record.due_ms - START.as_millis()) / 1_000
+    };
+    // Not defined yet: the standard one.
+    assert!((5..=6).contains(&waits(&mut shard)));
+    for gap in [100, 1_000] {
+        let mut policies = Policies::default();
+        policies
+            .define("own", vec![Duration::from_secs(gap)])
+            .unwrap();
+        table.set_policies(policies.into());
+        shard.set_registry(table.snapshot());
+        let waited = waits(&mut shard);
+        assert!((gap..=gap * 6 / 5).contains(&waited), "{waited}");
+    }
 }
 
 #[test]

@@ -1,12 +1,12 @@
-//! Changing what is said of tenants and event types, by the rules that endpoints
-//! are changed by: a caller may name the version a change is based on, and 0
-//! says that there is none yet.
+//! Changing what is said of tenants, event types and retry policies, by the rules
+//! that endpoints are changed by: a caller may name the version a change is based
+//! on, and 0 says that there is none yet.
 
 use axum::Json;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use posthaste_core::limits::{DECLARED_TYPES_MAX, TENANTS_MAX};
-use posthaste_core::records::{EventType, RecordProblem, Tenant, Versioned};
+use posthaste_core::limits::{DECLARED_TYPES_MAX, RETRY_POLICIES_MAX, TENANTS_MAX};
+use posthaste_core::records::{EventType, RecordProblem, RetryPolicy, Tenant, Versioned};
 use serde::Serialize;
 
 use super::Api;
@@ -31,6 +31,11 @@ impl Resource for EventType {
     const TOO_MANY: &'static str = "too_many_event_types";
 }
 
+impl Resource for RetryPolicy {
+    const MOST: usize = RETRY_POLICIES_MAX;
+    const TOO_MANY: &'static str = "too_many_retry_policies";
+}
+
 /// Makes or changes the record of a name; once more if it was changed meanwhile
 /// and nothing says what the change is based on. Answers what stands, and
 /// whether it is new.
@@ -49,11 +54,8 @@ pub(super) async fn change<T: Resource>(
         let is_new = present.is_none();
         match present {
             Some(present) if *present.record == changed => return Ok((present, false)),
-            None if T::among(&catalog).len() >= T::MOST => {
-                let most = format!("there are {}: delete some first", T::MOST);
-                return Err(Problem::conflict(T::TOO_MANY, most));
-            }
-            _ => {}
+            None => check_room::<T>(T::among(&catalog).len())?,
+            Some(_) => {}
         }
         let version = T::among(&catalog).version(name);
         match api.endpoints.put_record(changed, version, by).await {
@@ -61,6 +63,15 @@ pub(super) async fn change<T: Resource>(
             put => return put.map(|put| (put, is_new)).map_err(Into::into),
         }
     }
+}
+
+/// Whether beside so many there may be one more.
+pub(super) fn check_room<T: Resource>(count: usize) -> Result<(), Problem> {
+    if count < T::MOST {
+        return Ok(());
+    }
+    let most = format!("there are {}: delete some first", T::MOST);
+    Err(Problem::conflict(T::TOO_MANY, most))
 }
 
 /// Deletes a record that is there; once more if it was changed meanwhile and

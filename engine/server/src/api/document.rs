@@ -43,7 +43,7 @@ use codes::{
 const BEARER: &str = "bearer";
 
 /// Groups of routes, in the order they are shown.
-const TAGS: [(&str, &str); 13] = [
+const TAGS: [(&str, &str); 14] = [
     (
         "Events",
         "Events in by HTTP, where they do not come from Kafka; and look at them.",
@@ -61,6 +61,10 @@ const TAGS: [(&str, &str); 13] = [
         "What events mean, and what their bodies look like.",
     ),
     ("Endpoints", "Where a tenant's events go, and how."),
+    (
+        "Retry policies",
+        "When failed deliveries are tried again: schedules that endpoints can name.",
+    ),
     ("Secrets", "What deliveries are signed with."),
     (
         "Deliveries",
@@ -102,7 +106,7 @@ const fn part(name: &'static str, says: &'static str) -> Segment {
 }
 
 /// What the parts of paths mean.
-const SEGMENTS: [Segment; 10] = [
+const SEGMENTS: [Segment; 11] = [
     Segment {
         name: "tenant",
         says: "A tenant: visible ASCII without `/`, 1 to 128 bytes.",
@@ -112,6 +116,7 @@ const SEGMENTS: [Segment; 10] = [
         "event_type",
         "An event type: visible ASCII, 1 to 256 bytes.",
     ),
+    part("retry_policy", "A retry policy's name."),
     part("endpoint", "An endpoint's id, or its uid."),
     part("event", "An event's id, the `webhook-id`."),
     part("topic", "A source topic's name."),

@@ -116,7 +116,7 @@ struct NewEndpoint {
     /// Whether to use HTTP/2 where the receiver offers it.
     #[serde(default)]
     http2: bool,
-    /// A schedule of the configuration; `standard` when empty.
+    /// A retry policy's name; `standard` when empty.
     #[serde(default)]
     retry_policy: String,
     /// Whether a 400, 404, 405, 413, 415 or 422 ends a delivery.
@@ -355,15 +355,18 @@ fn filled(
     Ok(endpoint)
 }
 
-/// A policy is the configuration's; none means `standard`.
+/// A policy is the configuration's or was put; none means `standard`.
 fn check_policy(api: &Api, name: &str) -> Result<(), Problem> {
-    let policies = &api.config.retry_policies.0;
+    let registry = api.endpoints.registry();
+    let registry = registry.borrow();
+    let policies = registry.policies();
     if name.is_empty() || policies.knows(name) {
         return Ok(());
     }
     let names: Vec<_> = policies.names().map(|name| format!("`{name}`")).collect();
     let (shown, wanted) = (name.escape_default(), names.join(", "));
-    let problem = format!("`{shown}` is unknown: expected {wanted}; [retry_policies] defines more");
+    let problem =
+        format!("`{shown}` is unknown: expected {wanted}; PUT /v1/retry_policies/NAME makes more");
     Err(Problem::invalid("retry_policy", problem))
 }
 

@@ -32,6 +32,9 @@ use super::problem::{Asked, Problem, Segments};
 use crate::config::format_rfc3339;
 use crate::control::Schema;
 
+pub(super) mod import;
+mod openapi;
+
 /// All that can be said of one.
 #[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
 #[schema(as = EventTypeSettings)]
@@ -374,6 +377,10 @@ pub(super) async fn delete(
 }
 
 fn check_name(name: &str) -> Result<(), Problem> {
+    if name == "import" {
+        let kept = "`import` is a route's name: expected another";
+        return Err(Problem::invalid("name", kept));
+    }
     check_event_type(name).map_err(|error| Problem::invalid("name", error.to_string()))
 }
 

@@ -99,6 +99,14 @@ impl Problem {
         }
     }
 
+    /// What is wrong, and where.
+    pub fn to_line(&self) -> String {
+        match &self.param {
+            Some(param) => format!("{param}: {}", self.detail),
+            None => self.detail.clone(),
+        }
+    }
+
     /// The same of a field that goes by another name.
     pub fn about(self, param: &'static str) -> Self {
         Self {

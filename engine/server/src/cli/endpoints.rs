@@ -148,7 +148,7 @@ pub(crate) struct Create {
     /// Time to connect, TLS included: 5s without it.
     #[arg(long, value_name = "TIME")]
     connect_timeout: Option<String>,
-    /// The schedule of its retries, one of the server's `[retry_policies]`:
+    /// The schedule of its retries, one of `retry-policies list`:
     /// `standard` without it.
     #[arg(
         long,

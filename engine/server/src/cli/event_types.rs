@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
@@ -13,7 +14,7 @@ use super::client::Client;
 use super::endpoints::{encode, text};
 use super::filters::json_or_file;
 use super::tenants::{At, body_of};
-use super::{out, table};
+use super::{WrongUse, out, table};
 
 const PATH: &str = "/v1/event_types";
 
@@ -52,6 +53,19 @@ A file holds JSON: {\"description\": .., \"schema\": {..}, \"examples\": [..], \
 2020-12 of a body as it is delivered, and refers only to parts of itself; examples satisfy it.
 Events that come by Kafka are never refused for it.")]
     Put(Put),
+    /// Say of event types what an OpenAPI 3.1 document says of its webhooks.
+    #[command(after_help = "\
+Examples:
+  posthaste event-types import openapi.json --dry-run
+  posthaste event-types import openapi.json
+
+A webhook's name is a type; its description or summary, `deprecated`, and schema and examples of the
+`application/json` body of its `post` are what is said of it. What else was said of a type is
+replaced, but for whether its schema is enforced. References into the document's components become
+part of the schema. One that is refused keeps nothing from the others, and the exit code is 1.
+
+The document is JSON, such as `yq -o json openapi.yaml` makes of YAML.")]
+    Import(Import),
     /// Forget what was said of an event type; its events are delivered as before.
     #[command(after_help = "\
 Examples:
@@ -91,6 +105,17 @@ pub(crate) struct Put {
     at: At,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The document, as JSON.
+    file: PathBuf,
+    /// Only say what would be done.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    at: At,
+}
+
 /// A request's body; what is JSON in it as it was written.
 #[derive(Serialize)]
 struct Body<'a> {
@@ -99,6 +124,13 @@ struct Body<'a> {
     enforce: bool,
     schema: Option<Box<RawValue>>,
     examples: Vec<Box<RawValue>>,
+}
+
+/// … and one that imports.
+#[derive(Serialize)]
+struct Document {
+    openapi: Box<RawValue>,
+    dry_run: bool,
 }
 
 pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
@@ -113,6 +145,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Show { name, at } => show(&name, &at).await,
         Command::Put(put) => put_one(put).await,
+        Command::Import(import) => import_all(import).await,
         Command::Delete { name, at } => delete(&name, &at).await,
     }
 }
@@ -169,6 +202,36 @@ async fn put_one(put: Put) -> anyhow::Result<()> {
         return Ok(out::line(format_args!("{stands:#}"))?);
     }
     Ok(out::write(&table::render(HEAD, [row(&stands)]))?)
+}
+
+async fn import_all(import: Import) -> anyhow::Result<()> {
+    let shown = import.file.display();
+    let read = std::fs::read_to_string(&import.file).with_context(|| shown.to_string())?;
+    let openapi = serde_json::from_str(&read);
+    let openapi = openapi.map_err(|error| WrongUse(format!("{shown}: not JSON: {error}")))?;
+    let dry_run = import.dry_run;
+    let body = serde_json::to_vec(&Document { openapi, dry_run })?;
+    let mut client = Client::connect(&import.at.server).await?;
+    let path = format!("{PATH}/import");
+    let done = client.call(Method::POST, &path, &[], body.into()).await?;
+    if import.at.json {
+        out::line(format_args!("{done:#}"))?;
+    } else {
+        let rows = done["data"].as_array().into_iter().flatten().map(|one| {
+            let problem = one["problem"].as_str().unwrap_or_default();
+            vec![
+                text(&one["name"]),
+                text(&one["outcome"]),
+                problem.to_owned(),
+            ]
+        });
+        let head = ["type", if dry_run { "would be" } else { "is" }, "problem"];
+        out::write(&table::render(&head, rows))?;
+    }
+    match done["refused"].as_u64() {
+        Some(refused) if refused > 0 => bail!("refused event types: {refused}"),
+        _ => Ok(()),
+    }
 }
 
 async fn delete(name: &str, at: &At) -> anyhow::Result<()> {

@@ -1,11 +1,13 @@
-//! What is said of tenants and event types, as one instance has folded it.
+//! What is said of tenants, event types and retry policies, as one instance has
+//! folded it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use posthaste_core::records::{EventType, Named, Records, Tenant};
+use posthaste_core::records::{EventType, Named, Records, RetryPolicy, Tenant};
 use posthaste_core::registry::Applied;
+use posthaste_core::retry::Policies;
 
 use super::schema::{Flaw, Schema};
 
@@ -14,6 +16,7 @@ use super::schema::{Flaw, Schema};
 pub struct Catalog {
     tenants: Records<Tenant>,
     event_types: Records<EventType>,
+    retry_policies: Records<RetryPolicy>,
     /// Of the event types whose schema is enforced.
     enforced: BTreeMap<String, Arc<Schema>>,
 }
@@ -58,6 +61,22 @@ impl Kind for EventType {
     }
 }
 
+impl Kind for RetryPolicy {
+    const ACTIONS: [&'static str; 3] = [
+        "retry_policy.created",
+        "retry_policy.updated",
+        "retry_policy.deleted",
+    ];
+
+    fn among(catalog: &Catalog) -> &Records<Self> {
+        &catalog.retry_policies
+    }
+
+    fn tenant(_name: &str) -> &str {
+        ""
+    }
+}
+
 impl Catalog {
     /// Folds one record of the table; `None` when it is not about this.
     ///
@@ -65,6 +84,9 @@ impl Catalog {
     /// What cannot be read.
     pub(super) fn apply(&mut self, key: &[u8], value: &Bytes) -> Result<Option<Applied>, String> {
         if let Some(applied) = self.tenants.apply(key, value)? {
+            return Ok(Some(applied));
+        }
+        if let Some(applied) = self.retry_policies.apply(key, value)? {
             return Ok(Some(applied));
         }
         let applied = self.event_types.apply(key, value)?;
@@ -98,7 +120,9 @@ impl Catalog {
     /// The present state of what has this key, as a record of its own.
     pub(super) fn restated(&self, key: &[u8]) -> Option<Bytes> {
         let tenant = self.tenants.restated(key);
-        tenant.or_else(|| self.event_types.restated(key))
+        let event_type = || self.event_types.restated(key);
+        let retry_policy = || self.retry_policies.restated(key);
+        tenant.or_else(event_type).or_else(retry_policy)
     }
 
     /// The tenants that have a record.
@@ -109,6 +133,21 @@ impl Catalog {
     /// The event types that have a record.
     pub fn event_types(&self) -> &Records<EventType> {
         &self.event_types
+    }
+
+    /// The retry policies that have a record.
+    pub fn retry_policies(&self) -> &Records<RetryPolicy> {
+        &self.retry_policies
+    }
+
+    /// All that endpoints can name: the configuration's, and those with a record.
+    /// Where both have a name the configuration's holds.
+    pub(super) fn policies(&self, configured: &Policies) -> Policies {
+        let mut policies = configured.clone();
+        for (name, found) in self.retry_policies.iter() {
+            policies.complete(name, &found.record.policy);
+        }
+        policies
     }
 
     /// Whether an event that comes by HTTP may be of this type.

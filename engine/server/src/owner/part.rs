@@ -10,7 +10,6 @@ use posthaste_core::lane::owner::{Action, Owner};
 use posthaste_core::lane::snapshot::Loaded;
 use posthaste_core::outcome::Cause;
 use posthaste_core::registry::{EndpointIx, Registry};
-use posthaste_core::retry::Policies;
 use posthaste_core::rng::Rng;
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
@@ -91,14 +90,9 @@ impl Part {
 
     /// Goes on from a state; answers what came meanwhile and is to be folded
     /// now.
-    pub(super) fn open(
-        &mut self,
-        loaded: Loaded,
-        endpoints: Arc<Registry>,
-        policies: Arc<Policies>,
-    ) -> Vec<Batch> {
+    pub(super) fn open(&mut self, loaded: Loaded, endpoints: Arc<Registry>) -> Vec<Batch> {
         let rng = Rng::new(random_seed());
-        let mut owner = Owner::load(loaded, endpoints, policies, rng);
+        let mut owner = Owner::load(loaded, endpoints, rng);
         if self.revoking.is_some() {
             owner.drain();
         }

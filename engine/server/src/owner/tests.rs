@@ -56,7 +56,6 @@ impl Fixture {
             instance_id: "here".into(),
             registry: registry_seen,
             endpoints,
-            policies: Arc::default(),
             mailboxes: vec![mailbox_in],
             reports: reports_seen,
             clock,

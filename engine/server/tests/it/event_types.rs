@@ -13,6 +13,8 @@ use crate::dead::Receiver;
 use crate::refusals::program::{Answer, Refused, Server, embedded, eventually};
 use crate::tenants::said;
 
+mod import;
+
 const TYPES: &str = "/v1/event_types";
 const SETTINGS: &str = "[egress]\nallow_http = true\nallow = [\"127.0.0.0/8\"]\n";
 

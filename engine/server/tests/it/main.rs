@@ -31,6 +31,7 @@ mod pull;
 mod receiver;
 mod refusals;
 mod replay;
+mod retry_policies;
 mod secrets;
 mod sources;
 mod tenants;

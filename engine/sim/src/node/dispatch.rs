@@ -9,7 +9,6 @@ use posthaste_core::lane::partition_of;
 use posthaste_core::limits::{APPEND_BATCH_RECORDS, MAILBOX_BATCH};
 use posthaste_core::outcome::{Cause, Outcome, Verdict};
 use posthaste_core::registry::Registry;
-use posthaste_core::retry::Policies;
 use posthaste_core::rng::Rng;
 use posthaste_core::shard::{Action, Append, AppendKind, Shard};
 use posthaste_proto as proto;
@@ -50,9 +49,9 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(registry: Arc<Registry>, policies: Arc<Policies>, seed: u64) -> Self {
+    pub(super) fn new(registry: Arc<Registry>, seed: u64) -> Self {
         Self {
-            shard: Shard::new(registry, policies, Rng::new(seed)),
+            shard: Shard::new(registry, Rng::new(seed)),
             actions: Vec::new(),
             held: VecDeque::new(),
             appends: VecDeque::new(),
@@ -103,6 +102,7 @@ impl Desk {
 /// The endpoints with every limit at its most, for a planted bug.
 fn widened(out: &Outside) -> Arc<Registry> {
     let mut table = posthaste_core::registry::Table::default();
+    table.set_policies(super::lines::policies(&out.plan));
     for number in 0..out.plan.endpoints.len() {
         let wide = crate::plan::ChangeKind::Limit(posthaste_core::limits::IN_FLIGHT_MAX);
         let (key, value) = super::endpoint_record(&out.plan, number, Some(wide));

@@ -46,11 +46,18 @@ const CORE: [Layer; 31] = [
         ],
     ),
     layer("gate", &["id", "time"]),
-    layer("registry", &["content", "endpoint", "filter", "gate", "id"]),
-    // What people say of tenants and event types: folded as endpoints are.
+    // What an attempt came to says when to try again, by a policy that endpoints
+    // name: who wants what, and how it is retried, is read together.
+    layer("retry", &["limits", "outcome", "rng", "time"]),
+    layer(
+        "registry",
+        &["content", "endpoint", "filter", "gate", "id", "retry"],
+    ),
+    // What people say of tenants, event types and retry policies: folded as
+    // endpoints are.
     layer(
         "records",
-        &["event", "limits", "metadata", "registry", "time"],
+        &["event", "limits", "metadata", "registry", "retry", "time"],
     ),
     // Leaves: what may be called.
     layer("wall", &["limits"]),
@@ -69,17 +76,16 @@ const CORE: [Layer; 31] = [
     layer("offsets", &["limits"]),
     layer("base_rtt", &["time"]),
     layer("rate", &["limits", "rng", "time"]),
-    // What an attempt came to says whether its receiver is well, how much it can
-    // take, and when to try again.
+    // What an attempt came to says whether its receiver is well and how much it
+    // can take.
     layer("breaker", &["limits", "outcome", "rng", "time"]),
     layer("window", &["limits", "outcome", "time"]),
-    layer("retry", &["limits", "outcome", "rng", "time"]),
-    // A delivery names its endpoint by the registry's index, its lane record
-    // carries event and outcome, and its endpoint's rules decide about a retry.
+    // A delivery names its endpoint by the registry's index, and its lane record
+    // carries event and outcome.
     layer(
         "delivery",
         &[
-            "breaker", "endpoint", "event", "id", "limits", "outcome", "registry", "retry", "time",
+            "breaker", "event", "id", "limits", "outcome", "registry", "time",
         ],
     ),
     layer(

@@ -149,7 +149,7 @@ impl Owner {
             return;
         }
         let endpoints = std::sync::Arc::clone(&self.endpoints);
-        let rules = endpoints.rules(out.owed.endpoint, &self.policies);
+        let rules = endpoints.rules(out.owed.endpoint);
         match rules.decide(attempts, &outcome, now, out.owed.deadline, &mut self.rng) {
             // Its key stays busy until the fact is read: only then the timer
             // that bars the way stands.

@@ -10,6 +10,7 @@ use crate::lane::settings::Settings;
 use crate::limits::{DISABLE_AFTER, OWNER_OUTSTANDING};
 use crate::outcome::Cause;
 use crate::registry::{Table, table_key};
+use crate::retry::Policies;
 use proto::progress::Kind;
 
 mod held;
@@ -83,7 +84,7 @@ fn id(endpoint: u8) -> EndpointId {
 
 fn alone(position: u64) -> Owner {
     let world = Arc::new(World::default());
-    Owner::new(position, world, Arc::default(), Rng::new(5))
+    Owner::new(position, world, Rng::new(5))
 }
 
 /// One owner and the partition it reads.
@@ -361,7 +362,8 @@ fn the_endpoints_own_rules_decide() {
     policies
         .define("once", vec![Duration::from_secs(7)])
         .unwrap();
-    let owner = Owner::new(0, table.snapshot(), policies.into(), Rng::new(5));
+    table.set_policies(policies.into());
+    let owner = Owner::new(0, table.snapshot(), Rng::new(5));
     let mut lane = Lane::of(
         owner,
         vec![deliver(1, 1, 1, NEVER), deliver(2, 2, 1, NEVER)],

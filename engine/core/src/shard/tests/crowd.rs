@@ -46,7 +46,7 @@ impl Crowd {
             put(&mut table, &record);
         }
         Self {
-            shard: Shard::new(table.snapshot(), Arc::default(), Rng::new(11)),
+            shard: Shard::new(table.snapshot(), Rng::new(11)),
             now: START,
             source: VecDeque::new(),
             arrived: BTreeMap::new(),

@@ -94,6 +94,12 @@ codes! {
         None, "there is an event type `invoice.paid`: PUT and PATCH change it";
     TooManyEventTypes = 409 "too_many_event_types", "As many event types as may have a record already do.",
         None, "there are 2000: delete some first";
+    RetryPolicyReadOnly = 409 "retry_policy_read_only", "The retry policy is built in, or the configuration's.",
+        None, "`fast` is in [retry_policies] of the configuration: take it out there first";
+    RetryPolicyInUse = 409 "retry_policy_in_use", "Endpoints name the retry policy.",
+        None, "endpoints that name it: 3; give them another one first";
+    TooManyRetryPolicies = 409 "too_many_retry_policies", "As many retry policies as may have a record already do.",
+        None, "there are 100: delete some first";
     TooManyKeys = 409 "too_many_keys", "There are as many keys as there may be.",
         None, "there are 10000 keys: revoke some first";
     NoKeys = 409 "no_keys", "Tokens are made in the name of a key, and none was needed here.",

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use posthaste_core::records::{EventType, Tenant, Versioned};
+use posthaste_core::records::{EventType, RetryPolicy, Tenant, Versioned};
+use posthaste_core::retry::Policy;
 
 use super::*;
 
@@ -174,4 +175,52 @@ async fn every_instance_enforces_what_one_was_told() {
         .await
         .unwrap();
     comes_to(true, || judged(&two, "{}")).await;
+}
+
+#[tokio::test]
+async fn every_instance_follows_a_policy_that_one_was_told_of() {
+    let mut fixture = Fixture::new().await;
+    let config = "[retry_policies.slow]\ngaps = [\"7h\"]\n";
+    fixture.config.retry_policies = Config::parse(config).unwrap().retry_policies;
+    let (one, two) = (fixture.instance().await, fixture.instance().await);
+    let gaps = |instance: &Endpoints, name: &str| {
+        let registry = instance.registry();
+        let registry = registry.borrow();
+        let policy = registry.policies().get(name)?;
+        Some(policy.gaps().iter().map(Duration::as_secs).collect())
+    };
+    let put = async |name: &str, secs: &[u64], based| {
+        let record = RetryPolicy {
+            name: name.into(),
+            description: String::new(),
+            policy: Policy::new(
+                name,
+                secs.iter().copied().map(Duration::from_secs).collect(),
+            )
+            .unwrap(),
+            created_at: NOW,
+        };
+        one.put_record(record, based, &by("one")).await.unwrap();
+    };
+    // Of an empty table too: the configuration's.
+    assert_eq!(gaps(&two, "slow"), Some(vec![7 * 3_600]));
+    assert_eq!(gaps(&two, "fast"), None);
+    put("fast", &[5, 30], 0).await;
+    assert_eq!(
+        gaps(&one, "fast"),
+        Some(vec![5, 30]),
+        "who wrote it sees it"
+    );
+    comes_to(Some(vec![5, 30]), || gaps(&two, "fast")).await;
+    put("fast", &[9], 1).await;
+    // The configuration's holds where both have a name.
+    put("slow", &[1], 0).await;
+    for instance in [&one, &two, &fixture.instance().await] {
+        comes_to(Some(vec![9]), || gaps(instance, "fast")).await;
+        assert_eq!(gaps(instance, "slow"), Some(vec![7 * 3_600]));
+    }
+    one.delete_record::<RetryPolicy>("fast", 2, &by("one"))
+        .await
+        .unwrap();
+    comes_to(None, || gaps(&two, "fast")).await;
 }

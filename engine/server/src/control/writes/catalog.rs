@@ -1,4 +1,4 @@
-//! Writing what is said of tenants and event types.
+//! Writing what is said of tenants, event types and retry policies.
 
 use std::sync::Arc;
 

@@ -126,7 +126,7 @@ const INVALID: [Case; 21] = [
     (
         "\"retry_policy\": \"often\"",
         "retry_policy",
-        "`often` is unknown: expected `standard`; [retry_policies] defines more",
+        "`often` is unknown: expected `standard`; PUT /v1/retry_policies/NAME makes more",
     ),
     (
         "\"headers\": {\"Host\": \"a\"}",

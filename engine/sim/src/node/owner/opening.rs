@@ -2,8 +2,6 @@
 //! by the snapshot that the commit names, else by a fold of the log from its
 //! start.
 
-use std::sync::Arc;
-
 use posthaste_core::lane::fold::Fold;
 use posthaste_core::lane::owner::Owner;
 use posthaste_core::lane::snapshot::{Assembly, Loaded, SnapshotRef};
@@ -47,7 +45,7 @@ impl Node {
         }
         let registry = self.endpoints(out);
         let rng = Rng::new(self.shards_seed ^ epoch);
-        let mut owner = Owner::load(loaded, registry, Arc::clone(&self.policies), rng);
+        let mut owner = Owner::load(loaded, registry, rng);
         owner.set_caps(caps(&out.plan));
         if out.planted(Plant::BeforeClaim) {
             owner.claimed(0);

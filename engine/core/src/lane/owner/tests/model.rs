@@ -119,7 +119,7 @@ impl World {
         let seed = self.rng.next_u64();
         let claim = self.append(claim());
         Node {
-            owner: Owner::load(self.load(), Arc::new(Mixed), Arc::default(), Rng::new(seed)),
+            owner: Owner::load(self.load(), Arc::new(Mixed), Rng::new(seed)),
             claim,
             out: BTreeMap::new(),
             burying: BTreeSet::new(),

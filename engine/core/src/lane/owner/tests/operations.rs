@@ -464,7 +464,7 @@ impl World {
                 standings: Vec::new(),
             },
         };
-        let mut owner = Owner::load(loaded, world, Arc::default(), Rng::new(1));
+        let mut owner = Owner::load(loaded, world, Rng::new(1));
         owner.set_operations([known(&self.operation, self.progress.as_ref())]);
         owner.claimed(claim);
         Node {
