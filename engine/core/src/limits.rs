@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 mod api;
+mod buried;
 pub mod listen;
 mod look;
 mod records;
 
 pub use api::*;
+pub use buried::*;
 pub use look::{
     EVENT_SHOWN_BYTES_MAX, LOOK_BYTES_MAX, LOOK_FOUND_MAX, LOOK_PAGE_DEFAULT, LOOK_PAGE_MAX,
     LOOK_READ_BYTES, LOOK_READS_MAX, LOOK_TIME_MAX, LOOKS_MAX,

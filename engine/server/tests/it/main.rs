@@ -24,6 +24,7 @@ mod operations;
 mod ordered;
 mod outage;
 mod pause;
+mod ranges;
 mod receiver;
 mod refusals;
 mod replay;

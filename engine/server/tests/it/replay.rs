@@ -110,6 +110,7 @@ impl Desk {
                 partition,
                 from,
                 to,
+                ..Range::default()
             });
         }
         ranges

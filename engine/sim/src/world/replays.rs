@@ -63,6 +63,7 @@ impl World {
             partition: u32::try_from(partition).unwrap_or(u32::MAX),
             from: 0,
             to: self.out.log.end((topic, partition)),
+            ..Range::default()
         };
         (0..partitions).map(range).collect()
     }

@@ -99,6 +99,7 @@ const CORE: [Layer; 29] = [
             "endpoint",
             "event",
             "id",
+            "limits",
             "operation",
             "shard",
             "time",

@@ -12,6 +12,7 @@ use crate::outcome::Cause;
 use crate::registry::{Table, table_key};
 use proto::progress::Kind;
 
+mod buried;
 mod held;
 mod model;
 mod operations;
