@@ -11,10 +11,10 @@ mod generated {
 }
 pub use attempts::{AttemptRef, AttemptWriter};
 pub use generated::{
-    ApiKey, Attempt, AttemptBatch, Change, Claim, Command, Dead, DeadCause, DeadRange, Deliver,
-    DeliverHead, Endpoint, EventType, Gate, Header, Operation, OperationProgress, Origin, Pair,
-    Progress, Reason, Sealed, Secret, SigningScheme, Snapshot, Tenant, Verify, command, gate,
-    operation, operation_progress, progress, snapshot,
+    Answer, Answered, ApiKey, Attempt, AttemptBatch, Change, Claim, Command, Dead, DeadCause,
+    DeadRange, Deliver, DeliverHead, Endpoint, EventType, Gate, Header, Operation,
+    OperationProgress, Origin, Pair, Progress, Reason, Sealed, Secret, SigningScheme, Snapshot,
+    Tenant, Verify, command, gate, operation, operation_progress, progress, snapshot,
 };
 
 impl std::fmt::Debug for Secret {
@@ -72,6 +72,8 @@ pub enum RecordType {
     Tenant = 30,
     /// [`EventType`] in the endpoints table.
     EventType = 31,
+    /// [`Answered`] in the endpoints table.
+    Answered = 33,
 }
 
 /// Why a record's value could not be read.
@@ -120,6 +122,7 @@ impl RecordType {
             Some(23) => Ok(Self::OperationProgress),
             Some(30) => Ok(Self::Tenant),
             Some(31) => Ok(Self::EventType),
+            Some(33) => Ok(Self::Answered),
             Some(&byte) => Err(RecordError::UnknownType(byte)),
         }
     }
@@ -203,6 +206,9 @@ impl Record for Tenant {
 }
 impl Record for EventType {
     const TYPE: RecordType = RecordType::EventType;
+}
+impl Record for Answered {
+    const TYPE: RecordType = RecordType::Answered;
 }
 
 #[cfg(test)]

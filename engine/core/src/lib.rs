@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 pub mod access;
+pub mod answers;
 pub mod base_rtt;
 pub mod breaker;
 pub mod content;

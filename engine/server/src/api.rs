@@ -120,7 +120,10 @@ impl Api {
     /// All routes, behind the door.
     pub fn routes(self) -> Router {
         let api = Arc::new(self);
-        let once = Arc::new(idempotency::Once::new(api.clock.clone()));
+        let once = Arc::new(idempotency::Once {
+            endpoints: api.endpoints.clone(),
+            vault: Arc::clone(&api.vault),
+        });
         described()
             .into_router()
             .fallback(|| async { problem::Problem::not_found("no such route") })

@@ -10,11 +10,12 @@
 //! Of two changes of one version the fold takes the first, everywhere alike; the
 //! other's writer hears what is there.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use posthaste_core::access::Keys;
+use posthaste_core::answers::Answers;
 use posthaste_core::endpoint::Endpoint;
 use posthaste_core::id::RequestId;
 use posthaste_core::operation::Operations;
@@ -50,6 +51,7 @@ pub struct Endpoints {
     keys: watch::Receiver<Arc<Keys>>,
     operations: watch::Receiver<Arc<Operations>>,
     catalog: watch::Receiver<Arc<Catalog>>,
+    answers: Arc<Mutex<Answers>>,
     folded: watch::Receiver<Offset>,
     writer: Writer,
 }
@@ -61,6 +63,7 @@ pub struct Feed {
     keys: Shown<Keys>,
     operations: Shown<Operations>,
     catalog: Shown<Catalog>,
+    answers: Arc<Mutex<Answers>>,
     registry: watch::Sender<Arc<Registry>>,
     folded: watch::Sender<Offset>,
     policies: Arc<Policies>,
@@ -119,6 +122,7 @@ impl Endpoints {
         let (keys, keys_seen) = Shown::new();
         let (operations, operations_seen) = Shown::new();
         let (catalog, catalog_seen) = Shown::new();
+        let answers = Arc::<Mutex<Answers>>::default();
         let (folded, folded_seen) = watch::channel(0);
         let pending = Pending::default();
         let feed = Feed {
@@ -127,6 +131,7 @@ impl Endpoints {
             keys,
             operations,
             catalog,
+            answers: Arc::clone(&answers),
             registry,
             folded,
             policies: Arc::clone(&config.retry_policies.0),
@@ -142,6 +147,7 @@ impl Endpoints {
             keys: keys_seen,
             operations: operations_seen,
             catalog: catalog_seen,
+            answers,
             folded: folded_seen,
             writer: Writer::new(log, table, config.topics.changes(), pending),
         };
@@ -267,7 +273,14 @@ impl Feed {
             self.catalog.changed |= applied == Applied::Taken;
             return Ok(applied);
         }
+        if let Some(applied) = self.answers().apply(key, value)? {
+            return Ok(applied);
+        }
         self.table.apply(key, value)
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers what was refused until something stands behind it.
@@ -288,7 +301,10 @@ impl Feed {
         for key in std::mem::take(&mut self.refused) {
             let value = match endpoint_of(&key) {
                 Some(id) => Some(self.table.restated(id)),
-                None => self.catalog.fold.restated(&key),
+                None => {
+                    let said = self.catalog.fold.restated(&key);
+                    said.or_else(|| self.answers().restated(&key))
+                }
             };
             let Some(value) = value else {
                 continue;

@@ -1,6 +1,6 @@
 //! Secrets at rest: sealed under a master key before they enter the log, opened
 //! only where they sign. So are the values of endpoints' own headers, which can
-//! be credentials.
+//! be credentials, and answers that can show either.
 //!
 //! A sealed secret is XChaCha20-Poly1305 under a random nonce, bound to its
 //! endpoint and its own id, so that nobody who can write the log moves one
@@ -30,6 +30,8 @@ const KEY_FILE: &str = "secrets.key";
 const NONCE_BYTES: usize = 24;
 /// What a sealed secret is, before endpoint and id.
 const PURPOSE: &[u8] = b"posthaste endpoint secret v1";
+/// … and a sealed answer, before its key's hash.
+const ANSWER_PURPOSE: &[u8] = b"posthaste answer v1";
 
 /// Master keys, at least one. Shows their ids only.
 pub struct Vault {
@@ -104,7 +106,7 @@ pub enum OpenError {
         key_id: String,
     },
     /// Not what was sealed, or not for this endpoint and id.
-    #[error("the sealed text is damaged, or another secret's")]
+    #[error("the sealed text is damaged, or another's")]
     Damaged,
 }
 
@@ -148,19 +150,27 @@ impl Vault {
     /// # Errors
     /// There is no randomness.
     pub fn seal(&self, endpoint: EndpointId, id: &str, text: &str) -> Result<Sealed, SealError> {
+        self.seal_for(&bound_to(endpoint, id), text.as_bytes())
+    }
+
+    /// Seals what a request with an idempotency key was answered, for that key's
+    /// hash.
+    ///
+    /// # Errors
+    /// There is no randomness.
+    pub fn seal_answer(&self, key: &[u8; 32], answer: &[u8]) -> Result<Sealed, SealError> {
+        self.seal_for(&[ANSWER_PURPOSE, key].concat(), answer)
+    }
+
+    fn seal_for(&self, aad: &[u8], msg: &[u8]) -> Result<Sealed, SealError> {
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce)?;
-        let payload = Payload {
-            msg: text.as_bytes(),
-            aad: &bound_to(endpoint, id),
-        };
+        let payload = Payload { msg, aad };
         let text = self.first.cipher.encrypt(&XNonce::from(nonce), payload);
         Ok(Sealed {
             key_id: self.first.id.clone(),
             nonce: nonce.to_vec().into(),
-            text: text
-                .expect("a secret is far below the cipher's bound")
-                .into(),
+            text: text.expect("far below the cipher's bound").into(),
         })
     }
 
@@ -178,6 +188,26 @@ impl Vault {
             Held::Clear(text) => return Ok(text.clone()),
             Held::Sealed(sealed) => sealed,
         };
+        let text = self.open_for(&bound_to(endpoint, id), sealed)?;
+        String::from_utf8(text)
+            .map(Zeroizing::new)
+            .map_err(|_| OpenError::Damaged)
+    }
+
+    /// The answer that is kept for a key's hash.
+    ///
+    /// # Errors
+    /// Its key is not here, or it is not what was sealed.
+    pub fn open_answer(
+        &self,
+        key: &[u8; 32],
+        sealed: &Sealed,
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        self.open_for(&[ANSWER_PURPOSE, key].concat(), sealed)
+            .map(Zeroizing::new)
+    }
+
+    fn open_for(&self, aad: &[u8], sealed: &Sealed) -> Result<Vec<u8>, OpenError> {
         let mut keys = std::iter::once(&self.first).chain(&self.others);
         let key = keys.find(|key| key.id == sealed.key_id);
         let key = key.ok_or_else(|| OpenError::UnknownKey {
@@ -187,13 +217,10 @@ impl Vault {
         let nonce = nonce.map_err(|_| OpenError::Damaged)?;
         let payload = Payload {
             msg: sealed.text.as_ref(),
-            aad: &bound_to(endpoint, id),
+            aad,
         };
         let text = key.cipher.decrypt(&XNonce::from(nonce), payload);
-        let text = text.map_err(|_| OpenError::Damaged)?;
-        String::from_utf8(text)
-            .map(Zeroizing::new)
-            .map_err(|_| OpenError::Damaged)
+        text.map_err(|_| OpenError::Damaged)
     }
 
     /// Whether everything of an endpoint is sealed as it would be now.

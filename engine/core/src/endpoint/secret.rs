@@ -75,14 +75,17 @@ impl Held {
     pub(super) fn to_proto(&self) -> (String, Option<proto::Sealed>) {
         match self {
             Self::Clear(text) => (text.as_str().to_owned(), None),
-            Self::Sealed(sealed) => (
-                String::new(),
-                Some(proto::Sealed {
-                    key_id: sealed.key_id.clone(),
-                    nonce: sealed.nonce.clone(),
-                    text: sealed.text.clone(),
-                }),
-            ),
+            Self::Sealed(sealed) => (String::new(), Some(sealed.clone().into())),
+        }
+    }
+}
+
+impl From<Sealed> for proto::Sealed {
+    fn from(sealed: Sealed) -> Self {
+        Self {
+            key_id: sealed.key_id,
+            nonce: sealed.nonce,
+            text: sealed.text,
         }
     }
 }

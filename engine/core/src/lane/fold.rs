@@ -144,7 +144,8 @@ impl Fold {
             | RecordType::Operation
             | RecordType::OperationProgress
             | RecordType::Tenant
-            | RecordType::EventType => {
+            | RecordType::EventType
+            | RecordType::Answered => {
                 return Err(RecordError::Malformed("not a lane record".to_owned()));
             }
         };

@@ -42,8 +42,10 @@ pub const GONE_NAMES_MAX: usize = 1_000;
 
 /// An answer to a request with an `Idempotency-Key` is remembered for so long.
 pub const ANSWERS_KEPT: Duration = Duration::from_secs(24 * 3_600);
-/// Answers one process remembers; past it requests with a new key are answered
-/// 503 …
+/// A request with a key that is not answered after so long never is: its instance
+/// died. Far longer than any request takes.
+pub const CLAIM_HELD: Duration = Duration::from_secs(120);
+/// Answers that are remembered; past it requests with a new key are answered 503 …
 pub const ANSWERS_MAX: usize = 100_000;
 /// … as they are past so many bytes of them.
 pub const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -51,6 +53,8 @@ pub const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const ANSWERS_CALLER_PART: usize = 8;
 /// Longest answer that is remembered; a longer one is given once.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Keys that are over and forgotten with each new one: more than come.
+pub const ANSWERS_SWEPT: usize = 8;
 
 const _: () = {
     // A request can carry all that a record may hold.

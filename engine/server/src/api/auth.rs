@@ -105,7 +105,7 @@ impl Caller {
     pub(super) fn local(at: Timestamp) -> Self {
         Self {
             grant: None,
-            request: RequestId::from_bytes([0; 16]),
+            request: By::new("local", at).request,
             at,
         }
     }
@@ -157,11 +157,11 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, request: Request, next: N
     };
     let status = response.status();
     if let Some(mut told) = response.extensions_mut().remove::<Told>() {
-        let code = told.code;
         if status.is_client_error() {
             let route = route.as_ref().map_or("none", MatchedPath::as_str);
             tracing::warn!(
-                who, %method, route, tenant, %status, code, request_id = %id, "call refused"
+                who, %method, route, tenant, %status, code = &*told.code, request_id = %id,
+                "call refused"
             );
         }
         told.request_id = id.to_string();

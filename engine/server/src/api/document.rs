@@ -129,8 +129,8 @@ portal token; each route says for what. On a loopback address, by default, no ca
 
 /// What an idempotency key does, but for events.
 const REPEATED: &str = "\
-A request that is repeated with its key within 24 h, at the same instance, is answered as it was; \
-with another path, body or `if-match` it is refused.";
+A request that is repeated with its key within 24 h is answered as it was, whichever instance it comes \
+to; with another path, body or `if-match` it is refused.";
 
 /// Routes, each with what is said of it.
 #[derive(Default)]

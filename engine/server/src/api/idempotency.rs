@@ -13,11 +13,10 @@
 //! that whoever comes back finds what came of it. Answers of 5xx are not kept,
 //! nor are those to callers who may not do it: the request is then made anew.
 //!
-//! All this is this process's memory. A request that is repeated at another
-//! instance, or after a restart, is made again there: where that matters, give
-//! what is made a `uid`, a name or a version to be based on. Answers that show a
-//! secret are kept like the others; none is written anywhere, or logged, and
-//! each is wiped when it is forgotten.
+//! Who makes a request and what it was answered stands in the endpoints table
+//! ([`answers`](posthaste_core::answers)), so that it holds at every instance and
+//! over restarts. Answers can show a secret: they are sealed there, and none is
+//! logged.
 
 use std::sync::Arc;
 
@@ -27,19 +26,19 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::BodyExt as _;
+use posthaste_core::answers::{Claim, Refused};
+use posthaste_core::endpoint::Sealed;
 use posthaste_core::limits::ANSWER_BYTES_MAX;
-use posthaste_core::time::Timestamp;
+use posthaste_proto as proto;
+use proto::Message as _;
 use zeroize::Zeroizing;
 
 use super::auth::Caller;
 use super::body::whole;
 use super::events::idempotency_key;
 use super::problem::{Body as Told, Problem};
-use crate::clock::Clock;
-
-mod answers;
-
-use answers::{Answer, Answers, Claim, Refused};
+use crate::control::{By, Endpoints};
+use crate::vault::Vault;
 
 /// It has its own.
 const EVENTS: &str = "/v1/tenants/{tenant}/events";
@@ -48,17 +47,8 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// What was asked with a key, and answered.
 pub(super) struct Once {
-    answers: Answers,
-    clock: Clock,
-}
-
-impl Once {
-    pub(super) fn new(clock: Clock) -> Self {
-        Self {
-            answers: Answers::default(),
-            clock,
-        }
-    }
+    pub(super) endpoints: Endpoints,
+    pub(super) vault: Arc<Vault>,
 }
 
 /// Whether a call of this route may have a key.
@@ -88,80 +78,154 @@ async fn answered(
     next: Next,
 ) -> Result<Response, Problem> {
     let caller = request.extensions().get::<Caller>();
-    let caller = caller.ok_or_else(Problem::unauthorized)?.scope();
+    let caller = caller.ok_or_else(Problem::unauthorized)?;
+    let (by, scope) = (caller.by(), caller.scope());
     let (parts, body) = request.into_parts();
     let body = whole(body).await?;
     let based = parts.headers.get(header::IF_MATCH);
-    let claim = Claim::of(
-        &caller,
-        key,
-        &[
-            parts.uri.path().as_bytes(),
-            parts.uri.query().unwrap_or_default().as_bytes(),
-            based.map_or(&[], HeaderValue::as_bytes),
-            &body,
-        ],
-    );
-    let now = all.clock.now();
-    if let Some(answer) = all.answers.begin(&claim, now)? {
-        return Ok(again(&answer));
+    let asked = [
+        parts.uri.path().as_bytes(),
+        parts.uri.query().unwrap_or_default().as_bytes(),
+        based.map_or(&[], HeaderValue::as_bytes),
+        &body,
+    ];
+    let claim = Claim::new(&scope, key, &asked, by.request, by.at);
+    if let Some(sealed) = all.endpoints.answer(&claim)? {
+        return all.again(&claim, &sealed);
     }
-    let under_way = UnderWay { all, claim, now };
     let request = Request::from_parts(parts, Body::from(body));
-    let task = tokio::spawn(async move { under_way.keep(next.run(request).await).await });
+    let task = tokio::spawn(async move {
+        // Of two that come at once one is the first, wherever they came.
+        if !all.endpoints.claim(&claim, &by).await? {
+            return Err(Refused::UnderWay.into());
+        }
+        let claimed = Claimed {
+            all,
+            claim,
+            by,
+            over: false,
+        };
+        Ok(claimed.keep(next.run(request).await).await)
+    });
     task.await
-        .map_err(|_| Problem::unavailable("the request ended without an answer"))
+        .map_err(|_| Problem::unavailable("the request ended without an answer"))?
 }
 
 /// A key whose request is under way. It is free again unless an answer is kept.
-struct UnderWay {
+struct Claimed {
     all: Arc<Once>,
     claim: Claim,
-    now: Timestamp,
+    by: By,
+    over: bool,
 }
 
-impl Drop for UnderWay {
+impl Drop for Claimed {
+    /// The request panicked.
     fn drop(&mut self) {
-        self.all.answers.release(&self.claim);
+        if self.over {
+            return;
+        }
+        let (endpoints, claim) = (self.all.endpoints.clone(), self.claim.clone());
+        let by = self.by.clone();
+        tokio::spawn(async move { endpoints.release(&claim, &by).await });
     }
 }
 
-impl UnderWay {
-    async fn keep(self, response: Response) -> Response {
+impl Claimed {
+    async fn keep(mut self, response: Response) -> Response {
         let status = response.status();
         let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status);
         let length = response.body().size_hint().exact();
         let short = length.is_some_and(|length| length <= ANSWER_BYTES_MAX as u64);
-        if status.is_server_error() || refused || !short {
-            return response;
+        let kept = !status.is_server_error() && !refused && short;
+        let (response, result) = match kept {
+            true => self.answer(response).await,
+            false => {
+                let freed = self.all.endpoints.release(&self.claim, &self.by).await;
+                (response, freed.map_err(|error| error.to_string()))
+            }
+        };
+        self.over = true;
+        if let Err(error) = result {
+            // Done it is: the answer is good, if only once.
+            tracing::warn!(
+                error,
+                "the log does not take what came of an idempotency key"
+            );
         }
+        response
+    }
+
+    async fn answer(&self, response: Response) -> (Response, Result<(), String>) {
         let (parts, body) = response.into_parts();
-        let Ok(body) = body.collect().await else {
-            return Problem::unavailable("the answer did not come whole").into_response();
+        let told = parts.extensions.get::<Told>();
+        let body = match body.collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => {
+                let problem = Problem::unavailable("the answer did not come whole");
+                return (problem.into_response(), Err(error.to_string()));
+            }
         };
-        let body = body.to_bytes();
-        let answer = Answer {
-            status,
-            headers: parts.headers.clone(),
-            told: parts.extensions.get::<Told>().cloned(),
-            body: Zeroizing::new(body.to_vec()),
+        let header = |(name, value): (&HeaderName, &HeaderValue)| proto::Header {
+            name: name.as_str().to_owned(),
+            value: value.as_bytes().to_vec().into(),
+            sealed: None,
         };
-        self.all.answers.keep(&self.claim, answer, self.now);
-        Response::from_parts(parts, Body::from(body))
+        let answer = proto::Answer {
+            status: parts.status.as_u16().into(),
+            headers: parts.headers.iter().map(header).collect(),
+            problem: told.is_some(),
+            body: match told {
+                Some(told) => serde_json::to_vec(told).unwrap_or_default().into(),
+                None => body.clone(),
+            },
+        };
+        let answer = Zeroizing::new(answer.encode_to_vec());
+        let kept = async {
+            let sealed = self.all.vault.seal_answer(self.claim.id(), &answer);
+            let sealed = sealed.map_err(|error| error.to_string())?;
+            let kept = self.all.endpoints.keep(&self.claim, sealed, &self.by).await;
+            kept.map_err(|error| error.to_string())
+        };
+        let kept = kept.await;
+        (Response::from_parts(parts, Body::from(body)), kept)
     }
 }
 
-/// An answer once more; the problem in one names the request that hears it.
-fn again(answer: &Answer) -> Response {
-    let mut response = Response::new(Body::from(answer.body.to_vec()));
-    *response.status_mut() = answer.status;
-    response.headers_mut().clone_from(&answer.headers);
-    let replayed = HeaderValue::from_static("true");
-    response.headers_mut().insert(REPLAYED, replayed);
-    if let Some(told) = &answer.told {
-        response.extensions_mut().insert(told.clone());
+impl Once {
+    /// An answer once more; the problem in one names the request that hears it.
+    fn again(&self, claim: &Claim, sealed: &Sealed) -> Result<Response, Problem> {
+        let answer = self.vault.open_answer(claim.id(), sealed);
+        let answer = answer.map_err(|error| unreadable(&error))?;
+        let answer = proto::Answer::decode(&**answer).map_err(|error| unreadable(&error))?;
+        let mut response = Response::new(Body::empty());
+        let status = u16::try_from(answer.status).unwrap_or_default();
+        *response.status_mut() =
+            StatusCode::from_u16(status).map_err(|error| unreadable(&error))?;
+        for header in answer.headers {
+            let name = HeaderName::try_from(header.name);
+            let value = HeaderValue::from_bytes(&header.value);
+            if let (Ok(name), Ok(value)) = (name, value) {
+                response.headers_mut().append(name, value);
+            }
+        }
+        let replayed = HeaderValue::from_static("true");
+        response.headers_mut().insert(REPLAYED, replayed);
+        if answer.problem {
+            let told = serde_json::from_slice::<Told>(&answer.body);
+            let told = told.map_err(|error| unreadable(&error))?;
+            response.extensions_mut().insert(told);
+        } else {
+            *response.body_mut() = Body::from(answer.body);
+        }
+        Ok(response)
     }
-    response
+}
+
+/// The operator's to mend, and nothing to be done twice for.
+fn unreadable(error: &dyn std::fmt::Display) -> Problem {
+    tracing::error!(%error, "the answer to an idempotency key cannot be read");
+    Problem::unavailable("this was answered before, and its answer cannot be read here")
 }
 
 impl From<Refused> for Problem {

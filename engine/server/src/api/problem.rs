@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use posthaste_core::endpoint::EndpointError;
 use posthaste_core::event::EventError;
 use posthaste_core::limits::{BODY_BYTES_MAX, REQUEST_BYTES_MAX};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::control::CommandError;
@@ -29,17 +29,17 @@ pub struct Problem {
 }
 
 /// What went wrong (RFC 9457).
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = Problem)]
 pub(super) struct Body {
     /// `about:blank`: `code` says what kind it is.
     #[serde(rename = "type")]
-    kind: &'static str,
+    kind: Cow<'static, str>,
     /// What the status means.
-    title: &'static str,
+    title: Cow<'static, str>,
     status: u16,
     /// The kind of problem: programs go by it.
-    pub(super) code: &'static str,
+    pub(super) code: Cow<'static, str>,
     /// What is wrong, and what would be right: for people.
     detail: String,
     /// The field at fault.
@@ -329,10 +329,10 @@ impl From<CommandError> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = Body {
-            kind: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("error"),
+            kind: "about:blank".into(),
+            title: self.status.canonical_reason().unwrap_or("error").into(),
             status: self.status.as_u16(),
-            code: self.code,
+            code: self.code.into(),
             detail: self.detail,
             param: self.param,
             version: self.version,

@@ -25,6 +25,7 @@ use super::{CommandError, Endpoints};
 use crate::clock::random_seed;
 use crate::log::{AppendError, Log, NewRecord, TopicPartition};
 
+mod answers;
 mod catalog;
 
 /// How long a writer waits to see its own write.
@@ -153,8 +154,8 @@ impl Writer {
     }
 
     /// … and of a name's.
-    fn turn_of(&self, name: &str) -> &Mutex<()> {
-        let sum = name.bytes().fold(0, u8::wrapping_add);
+    fn turn_of(&self, name: &[u8]) -> &Mutex<()> {
+        let sum = name.iter().copied().fold(0, u8::wrapping_add);
         &self.turns[usize::from(sum) % TURNS]
     }
 
@@ -162,18 +163,18 @@ impl Writer {
     /// without a trace: that is written first.
     async fn write(&self, change: Change, value: Bytes, by: &By) -> Result<(), CommandError> {
         self.trace(&change, change.action, by).await?;
-        match self.place(&change, value, by).await? {
+        match self.place(change.key.clone(), value, by).await? {
             Applied::Taken | Applied::Nothing => Ok(()),
             Applied::Refused { present } => self.refused(&change, present, by).await,
         }
     }
 
     /// Appends to the table; answers what this instance's fold made of it.
-    async fn place(&self, change: &Change, value: Bytes, by: &By) -> Result<Applied, CommandError> {
+    async fn place(&self, key: Bytes, value: Bytes, by: &By) -> Result<Applied, CommandError> {
         let mut waiting = Waiting::begin(&self.pending, by.request);
         let record = NewRecord {
             to: self.table.clone(),
-            key: change.key.clone(),
+            key,
             value,
             headers: headers(by),
         };
@@ -305,7 +306,7 @@ impl Endpoints {
                 Err(other) => return Err(other),
             };
             let value = record(base.as_deref().unwrap_or(endpoint)).to_value();
-            let present = match self.writer.place(change, value, by).await? {
+            let present = match self.writer.place(change.key.clone(), value, by).await? {
                 Applied::Taken | Applied::Nothing => return Ok(()),
                 Applied::Refused { present } => present,
             };

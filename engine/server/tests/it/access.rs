@@ -13,9 +13,14 @@ const ACME: &str = "/v1/tenants/acme/endpoints";
 
 /// A server that asks for keys, and the first one, made on its log.
 pub(crate) fn start(dir: &std::path::Path) -> (Server, String) {
-    let config = format!("{}{KEYS}", embedded(dir));
+    let config = keyed(dir);
     let key = first_key(&config);
     (Server::start(&config), key)
+}
+
+/// What such a server runs by.
+pub(crate) fn keyed(dir: &std::path::Path) -> String {
+    format!("{}{KEYS}", embedded(dir))
 }
 
 pub(crate) fn first_key(config: &str) -> String {

@@ -1,5 +1,6 @@
-//! Many who change one endpoint at once: one history, told alike by everybody,
-//! and each who was late told so.
+//! Many who make one endpoint at once with one key: one is made, and all hear of
+//! that. Many who change it at once: one history, told alike by everybody, and
+//! each who was late told so.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,6 +37,33 @@ fn shown(server: &Server) -> Value {
     let answer = server.api.call("GET", ONE, "", b"");
     assert_eq!(answer.status, 200, "{}", answer.text);
     json_of(&answer)
+}
+
+/// Makes it with one key from everywhere at once; answers what everybody heard.
+fn made_once(servers: &[Server]) -> Value {
+    let settings = json!({ "url": "https://example.com/", "uid": "one" }).to_string();
+    let make = |server: &Server| {
+        loop {
+            let headers = "idempotency-key: one\r\n";
+            let path = "/v1/tenants/acme/endpoints";
+            let answer = server.api.post(path, headers, settings.as_bytes());
+            if answer.status != 409 {
+                assert_eq!(answer.status, 201, "{}", answer.text);
+                return answer.text;
+            }
+            answer.problem(409, "in_progress");
+        }
+    };
+    let heard: BTreeSet<_> = std::thread::scope(|scope| {
+        let begin = |writer| scope.spawn(move || make(&servers[writer % servers.len()]));
+        let writers: Vec<_> = (0..WRITERS).map(begin).collect();
+        writers
+            .into_iter()
+            .map(|ended| ended.join().unwrap())
+            .collect()
+    });
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    serde_json::from_str(heard.first().unwrap()).unwrap()
 }
 
 /// Changes what it reads, as often as is its share.
@@ -102,14 +130,7 @@ fn request_id(answer: &Answer) -> String {
 /// Many change it at once, and all of it is one history. `restart` answers an
 /// instance that has read nothing yet.
 fn one_history(servers: Vec<Server>, restart: impl FnOnce(Vec<Server>) -> Server) {
-    let settings = json!({ "url": "https://example.com/", "uid": "one" });
-    let made = servers[0].api.post(
-        "/v1/tenants/acme/endpoints",
-        "",
-        settings.to_string().as_bytes(),
-    );
-    assert_eq!(made.status, 201, "{}", made.text);
-    let id = json_of(&made)["id"].as_str().unwrap().to_owned();
+    let id = made_once(&servers)["id"].as_str().unwrap().to_owned();
     for server in &servers {
         let there = || server.api.call("GET", ONE, "", b"").status == 200;
         eventually("everybody knows it", there);

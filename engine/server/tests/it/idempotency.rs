@@ -1,12 +1,12 @@
 //! `Idempotency-Key` on the management API's POSTs: nothing is done twice, and a
-//! secret that was shown is shown again, and stands nowhere.
+//! secret that was shown is shown again, and stands nowhere in the clear.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
 
 use serde_json::{Value, json};
 
-use crate::access::{json_of, made, start};
+use crate::access::{json_of, keyed, made, start};
 use crate::refusals::program::{Answer, Server};
 
 const ENDPOINTS: &str = "/v1/tenants/acme/endpoints";
@@ -40,7 +40,7 @@ fn a_repeat_gets_the_same_answer_with_its_secret() {
         ),
         ("/v1/event_types", json!({"name": "a"}), "name"),
     ];
-    let mut secrets = Vec::new();
+    let (mut secrets, mut answers) = (Vec::new(), Vec::new());
     for (number, (path, body, member)) in cases.iter().enumerate() {
         let key = format!("k{number}");
         let first = post(&server, &admin, &key, path, body);
@@ -58,6 +58,7 @@ fn a_repeat_gets_the_same_answer_with_its_secret() {
         );
         let etag = |answer: &Answer| answer.head.contains("etag: ");
         assert_eq!(etag(&first), etag(&again), "{path}");
+        answers.push(first.text.clone());
         let secret = json_of(&first, 201)[*member].as_str().unwrap().to_owned();
         if *member != "name" {
             secrets.push(secret);
@@ -87,6 +88,16 @@ fn a_repeat_gets_the_same_answer_with_its_secret() {
         .to_ascii_lowercase();
     assert!(again.head.contains(&id), "{}", again.head);
     let log = server.stop();
+    let server = Server::start(&keyed(dir.path()));
+    for (number, (path, body, _)) in cases.iter().enumerate() {
+        let again = post(&server, &admin, &format!("k{number}"), path, body);
+        assert_eq!(
+            (again.status, &again.text),
+            (201, &answers[number]),
+            "{path}"
+        );
+    }
+    let log = log + &server.stop();
     let database = std::fs::read(dir.path().join("posthaste.db")).unwrap();
     for secret in secrets {
         let hidden = &secret[secret.len() - 20..];

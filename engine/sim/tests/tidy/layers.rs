@@ -17,7 +17,7 @@ const fn layer(module: &'static str, may_use: &'static [&'static str]) -> Layer 
 }
 
 /// From the ground up: a module may use only what stands above it here.
-const CORE: [Layer; 29] = [
+const CORE: [Layer; 30] = [
     // Numbers, words and bounds, for everybody.
     layer("limits", &[]),
     layer("rng", &[]),
@@ -52,6 +52,8 @@ const CORE: [Layer; 29] = [
     layer("target", &["limits"]),
     // Who may do what: a key is shown once, as a signing secret is.
     layer("access", &["event", "id", "limits", "signature", "time"]),
+    // What requests with an idempotency key were answered.
+    layer("answers", &["endpoint", "id", "limits", "registry", "time"]),
     // What was asked of an endpoint's owner.
     layer(
         "operation",

@@ -179,7 +179,7 @@ fn body(operation: &Operation, components: &Components) -> Markup {
             @if let RefOr::T(content) = content {
                 @let schema = value(&content.schema);
                 p { code { (media) } ": " (kind(&schema)) }
-                @if let Some(example) = example(&schema, components) { pre { (example) } }
+                @if let Some(example) = example(&schema, components) { pre tabindex="0" { (example) } }
             }
         }
     }
@@ -265,7 +265,7 @@ fn members(schema: &Schema) -> Markup {
             _ => p { (kind(&whole)) },
         }
         @if let Some(example) = whole.pointer("/examples/0").filter(|one| one.is_object()) {
-            pre { (serde_json::to_string_pretty(example).unwrap_or_default()) }
+            pre tabindex="0" { (serde_json::to_string_pretty(example).unwrap_or_default()) }
         }
     }
 }

@@ -1,4 +1,5 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -6,22 +7,71 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::post;
 use posthaste_core::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 use super::*;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::log::embedded::EmbeddedLog;
+use crate::log::{Cleanup, Log};
 
-/// A route that counts how often it was called, and answers so once it may.
+/// A log, and instances that count how often a route of theirs was called, and
+/// answer so once they may.
 struct Fixture {
+    dir: tempfile::TempDir,
+    log: Arc<dyn Log>,
+    config: Config,
+    one: Instance,
+}
+
+struct Instance {
     router: Router,
     calls: Arc<AtomicUsize>,
     may: Arc<Semaphore>,
 }
 
+impl std::ops::Deref for Fixture {
+    type Target = Instance;
+
+    fn deref(&self) -> &Instance {
+        &self.one
+    }
+}
+
 impl Fixture {
+    async fn new(may: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::start();
+        let log = EmbeddedLog::open(dir.path(), Arc::new(move || clock.now())).unwrap();
+        let config = Config::default();
+        let mut specs = config.topics.specs();
+        for spec in &mut specs {
+            // Every instance reads what is new before it is compacted.
+            spec.cleanup = Cleanup::Delete {
+                retention: Duration::from_secs(3_600),
+            };
+        }
+        log.verify(&specs).await.unwrap();
+        let log: Arc<dyn Log> = Arc::new(log);
+        let one = Instance::open(&log, &config, dir.path(), may).await;
+        Self {
+            dir,
+            log,
+            config,
+            one,
+        }
+    }
+
+    async fn another(&self) -> Instance {
+        Instance::open(&self.log, &self.config, self.dir.path(), 100).await
+    }
+}
+
+impl Instance {
     #[expect(clippy::disallowed_methods, reason = "routes of the test's own")]
-    fn new(may: usize) -> Self {
-        let calls = Arc::new(AtomicUsize::new(0));
-        let may = Arc::new(Semaphore::new(may));
+    async fn open(log: &Arc<dyn Log>, config: &Config, dir: &std::path::Path, may: usize) -> Self {
+        let (calls, may) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(may)));
         let (counted, waits) = (Arc::clone(&calls), Arc::clone(&may));
         let work = async move |body: Bytes| {
             let call = counted.fetch_add(1, Ordering::Relaxed) + 1;
@@ -36,7 +86,12 @@ impl Fixture {
             }
         };
         let (two, events) = (work.clone(), work.clone());
-        let once = Arc::new(Once::new(Clock::start()));
+        let stop = CancellationToken::new();
+        let endpoints = Endpoints::open(Arc::clone(log), config, stop);
+        let once = Arc::new(Once {
+            endpoints: endpoints.await.unwrap(),
+            vault: Arc::new(Vault::beside(dir).unwrap()),
+        });
         let router = Router::new()
             .route("/v1/one", post(work))
             .route("/v1/two", post(two.clone()).put(two))
@@ -99,7 +154,7 @@ fn said(status: u16, text: &str, replayed: bool) -> Said {
 
 #[tokio::test]
 async fn a_repeated_request_is_answered_as_it_was() {
-    let fixture = Fixture::new(100);
+    let fixture = Fixture::new(100).await;
     assert_eq!(fixture.post("1", "a").await, said(201, "call 1", false));
     assert_eq!(fixture.post("1", "a").await, said(201, "call 1", true));
     assert_eq!(fixture.post("2", "a").await, said(201, "call 2", false));
@@ -115,7 +170,7 @@ async fn a_repeated_request_is_answered_as_it_was() {
 
 #[tokio::test]
 async fn a_key_is_for_one_request() {
-    let fixture = Fixture::new(100);
+    let fixture = Fixture::new(100).await;
     fixture.post("1", "a").await;
     for (path, body) in [("/v1/one", "b"), ("/v1/two", "a"), ("/v1/one?x=1", "a")] {
         let other = fixture.send("POST", path, "1", body).await;
@@ -140,8 +195,41 @@ async fn a_key_is_for_one_request() {
 }
 
 #[tokio::test]
+async fn another_instance_answers_alike_and_does_nothing() {
+    let fixture = Fixture::new(0).await;
+    let other = fixture.another().await;
+    // Of two that come to two instances at once one is made.
+    let (one, second) = tokio::join!(fixture.post("1", "a"), async {
+        while fixture.calls() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let second = other.post("1", "a").await;
+        fixture.may.add_permits(100);
+        second
+    });
+    assert_eq!(one, said(201, "call 1", false));
+    assert_eq!(second.status, 409, "{second:?}");
+    // Until it has read the answer it says that one is under way.
+    let mut again = other.post("1", "a").await;
+    while again.status == 409 {
+        tokio::task::yield_now().await;
+        again = other.post("1", "a").await;
+    }
+    assert_eq!(again, said(201, "call 1", true));
+    assert_eq!(other.post("1", "b").await.status, 422);
+    let wrong = fixture.post("2", "wrong").await;
+    // As is one that was started after it.
+    let late = fixture.another().await;
+    assert_eq!(late.post("1", "a").await, said(201, "call 1", true));
+    let again = late.post("2", "wrong").await;
+    assert_eq!((again.status, again.replayed), (422, true));
+    assert_eq!(again.text, wrong.text);
+    assert_eq!((other.calls(), late.calls()), (0, 0));
+}
+
+#[tokio::test]
 async fn what_is_not_kept_is_done_anew() {
-    let fixture = Fixture::new(100);
+    let fixture = Fixture::new(100).await;
     let bodies = [
         ("broken", 503),
         ("forbidden", 403),
@@ -150,7 +238,12 @@ async fn what_is_not_kept_is_done_anew() {
     ];
     for (number, (body, status)) in bodies.into_iter().enumerate() {
         for call in 1..=2 {
-            let answer = fixture.post(body, body).await;
+            let mut answer = fixture.post(body, body).await;
+            // The key of one that panicked is freed behind its answer.
+            while answer.status == 409 {
+                tokio::task::yield_now().await;
+                answer = fixture.post(body, body).await;
+            }
             assert_eq!((answer.status, answer.replayed), (status, false), "{body}");
             assert_eq!(fixture.calls(), 2 * number + call);
         }
@@ -159,7 +252,7 @@ async fn what_is_not_kept_is_done_anew() {
 
 #[tokio::test]
 async fn it_goes_on_without_its_client_and_is_not_done_twice_meanwhile() {
-    let fixture = Arc::new(Fixture::new(0));
+    let fixture = Arc::new(Fixture::new(0).await);
     let client = tokio::spawn({
         let fixture = Arc::clone(&fixture);
         async move { fixture.post("1", "a").await }

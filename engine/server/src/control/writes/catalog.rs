@@ -24,7 +24,11 @@ impl Endpoints {
         based: u64,
         by: &By,
     ) -> Result<Versioned<T>, CommandError> {
-        let _turn = self.writer.turn_of(record.record_name()).lock().await;
+        let _turn = self
+            .writer
+            .turn_of(record.record_name().as_bytes())
+            .lock()
+            .await;
         let is_there = self.unmoved::<T>(record.record_name(), based)?;
         let version = based + 1;
         let [created, updated, _] = T::ACTIONS;
@@ -47,7 +51,7 @@ impl Endpoints {
         based: u64,
         by: &By,
     ) -> Result<(), CommandError> {
-        let _turn = self.writer.turn_of(name).lock().await;
+        let _turn = self.writer.turn_of(name.as_bytes()).lock().await;
         self.unmoved::<T>(name, based)?;
         let version = based + 1;
         let [_, _, deleted] = T::ACTIONS;
