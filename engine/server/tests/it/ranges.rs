@@ -308,3 +308,55 @@ async fn what_the_lane_no_longer_keeps_is_counted() {
     assert_eq!(taken(&receiver, 5).len(), 5);
     server.stop();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_page_of_a_redrive_has_its_own_stretches_and_none_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = format!("{}{SETTINGS}", embedded(dir.path()));
+    let receiver = Receiver::start(200);
+    let server = Server::start(&config);
+    let id = endpoint(&server, "billing", &receiver);
+    server.stop();
+    let desk = Desk::open(dir.path(), &config, Duration::ZERO).await;
+    let first = desk.hold(0, id, HOUR).await;
+    for number in 1..10 {
+        desk.hold(number, id, HOUR).await;
+    }
+    desk.letter(id, first, first + 5, 5).await;
+    desk.letter(id, first + 6, first + 10, 4).await;
+    let asked_at = desk.now.as_millis();
+    desk.log.close();
+
+    let server = Server::start(&config);
+    assert_eq!(taken(&receiver, 10).len(), 10);
+    // As if no more than one letter were read at once.
+    let page = |letter: u64| {
+        let of = |partition| match partition == partition_of(id, Topics::DEAD_PARTITIONS) {
+            true => format!(".{letter}-{}", letter + 1),
+            false => ".0-0".to_owned(),
+        };
+        let places: String = (0..Topics::DEAD_PARTITIONS).map(of).collect();
+        redrive(
+            &server,
+            json!({ "cursor": format!("{asked_at}{places}") }),
+            202,
+        )
+    };
+    let begun = page(0);
+    let done = over(&server, &begun["operations"][0]["id"]);
+    assert_eq!(done["progress"]["deliveries"], 5, "{done}");
+    assert_eq!(taken(&receiver, 5).len(), 5);
+    let again = page(0);
+    assert_eq!(
+        (&again["letters"], &again["operations"]),
+        (&json!(5), &json!([]))
+    );
+    let begun = page(1);
+    assert_eq!(begun["letters"], 4);
+    let done = over(&server, &begun["operations"][0]["id"]);
+    // The first one is about all other letters.
+    assert_eq!(done["progress"]["records"], 4, "{done}");
+    assert_eq!(done["progress"]["deliveries"], 4, "{done}");
+    assert_eq!(taken(&receiver, 4).len(), 4);
+    server.stop();
+}
