@@ -44,11 +44,6 @@ impl Buried {
             || self.except + DEAD_RANGE_EXCEPT_MAX > OPERATION_EXCEPT_MAX
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
-    }
-
     /// As ranges of the lane's topic, none of which meets another.
     pub fn ranges(mut self, lane: &str) -> Vec<Range> {
         self.ranges

@@ -89,7 +89,7 @@ impl Many {
     }
 }
 
-pub(super) fn endpoint_of(letter: &proto::DeadRange) -> Option<EndpointId> {
+fn endpoint_of(letter: &proto::DeadRange) -> Option<EndpointId> {
     let id = <[u8; 16]>::try_from(letter.endpoint_id.as_ref()).ok()?;
     Some(EndpointId::from_bytes(id))
 }
