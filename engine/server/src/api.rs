@@ -47,6 +47,7 @@ pub mod secrets;
 mod signing;
 mod tenants;
 mod verification;
+mod version;
 
 use document::Routes;
 

@@ -23,6 +23,7 @@ use posthaste_core::rng::Rng;
 use posthaste_core::time::Timestamp;
 
 use super::problem::{Body as Told, Problem};
+use super::version::{self, API_VERSION, VERSION};
 use super::{Api, host};
 use crate::clock::random_seed;
 use crate::config::Auth;
@@ -171,6 +172,8 @@ pub(super) async fn guard(State(api): State<Arc<Api>>, request: Request, next: N
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
+    let version = HeaderValue::from_static(VERSION);
+    response.headers_mut().insert(API_VERSION, version);
     response
 }
 
@@ -214,6 +217,9 @@ async fn admit(
         }
     }
     let who = caller.name();
+    if let Err(problem) = version::check(&parts.headers) {
+        return Err(Refusal { problem, who });
+    }
     parts.extensions.insert(caller);
     Ok((who, Request::from_parts(parts, body)))
 }

@@ -27,6 +27,7 @@ use super::Api;
 use super::auth::{self, REQUEST_ID};
 use super::idempotency;
 use super::problem;
+use super::version::{API_VERSION, VERSION};
 
 pub(super) mod changes;
 pub(super) mod codes;
@@ -122,7 +123,8 @@ Posthaste delivers domain events as signed webhooks.
 Bodies are JSON, durations texts such as `15s`, times UTC such as `2026-01-31T08:00:00Z`. \
 What goes wrong is answered as `application/problem+json` (RFC 9457) with a stable `code`; with \
 `param` where one field is at fault. Every answer carries a `request-id`, which logs and the \
-audit carry too. Any path can be answered 405 `method_not_allowed`.
+audit carry too. Any path can be answered 405 `method_not_allowed`, and 400 `unknown_version` where \
+`webhook-api-version` asks for another version than answers name in that header.
 
 With `auth = \"keys\"` in `[api]` a call needs `Authorization: Bearer`, with an API key or a \
 portal token; each route says for what. On a loopback address, by default, no call needs one.";
@@ -373,6 +375,12 @@ fn signed(response: &mut Response) {
     response
         .headers
         .insert(REQUEST_ID.to_owned(), header.into());
+    let version = values::text(&format!("^{VERSION}$"), VERSION);
+    let mut header = Header::new(RefOr::T(Schema::Object(version)));
+    header.description = Some("The version of the API.".to_owned());
+    response
+        .headers
+        .insert(API_VERSION.to_owned(), header.into());
 }
 
 /// A reference to what stands in the components.

@@ -14,6 +14,7 @@ use posthaste_core::limits::{BODY_BYTES_MAX, REQUEST_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::version::{API_VERSION, VERSION};
 use crate::control::CommandError;
 use crate::log::{AppendError, LogError};
 
@@ -117,6 +118,18 @@ impl Problem {
     /// A request that cannot be read.
     pub fn malformed(detail: impl Into<String>) -> Self {
         Self::of(StatusCode::BAD_REQUEST, "malformed", detail)
+    }
+
+    /// A request in a version of the API that is not spoken here.
+    pub fn unknown_version() -> Self {
+        Self {
+            param: Some(API_VERSION.into()),
+            ..Self::of(
+                StatusCode::BAD_REQUEST,
+                "unknown_version",
+                format!("expected `{VERSION}`, the only version there is, or none"),
+            )
+        }
     }
 
     /// A JSON body with something of the wrong kind in it.

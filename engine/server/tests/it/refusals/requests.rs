@@ -53,6 +53,21 @@ fn every_bad_request_is_a_problem() {
         "{detail}"
     );
 
+    // Another version of the API is not spoken, and nothing is done in it.
+    let known = "webhook-api-version: 2026-11-26\r\n";
+    let other = "webhook-api-version: 2027-01-01\r\n";
+    for asked in [other.to_owned(), format!("{known}{other}")] {
+        let headers = format!("{TYPE}{asked}");
+        let (param, detail) = api
+            .post(EVENTS, &headers, b"{}")
+            .problem(400, "unknown_version");
+        assert_eq!(param, "webhook-api-version");
+        assert!(detail.contains("`2026-11-26`"), "{detail}");
+    }
+    let spoken = api.call("GET", EVENTS, known, b"");
+    assert_eq!(spoken.status, 200, "{}", spoken.text);
+    assert!(spoken.head.contains(known.trim_end()), "{}", spoken.head);
+
     // Without a header that routes it, a body is an envelope.
     let (param, detail) = api
         .post(EVENTS, "", b"{\"data\": 1}")
