@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 mod api;
+mod buried;
 mod endpoint;
 pub mod listen;
 mod look;
@@ -10,6 +11,7 @@ mod pull;
 mod records;
 
 pub use api::*;
+pub use buried::*;
 pub use endpoint::*;
 pub use look::*;
 pub use pull::*;

@@ -22,7 +22,9 @@ pub use proto::operation_progress::State;
 use crate::content::Filter;
 use crate::filter::TypePattern;
 use crate::id::{EndpointId, OperationId};
-use crate::limits::{EVENT_TYPES_MAX, OPERATION_OFFSETS_MAX, OPERATION_RANGES_MAX};
+use crate::limits::{
+    EVENT_TYPES_MAX, OPERATION_EXCEPT_MAX, OPERATION_OFFSETS_MAX, OPERATION_RANGES_MAX,
+};
 use crate::time::Timestamp;
 
 /// Before an operation's id in the table's keys.
@@ -87,7 +89,7 @@ pub struct Operation {
 /// Records of one partition: of a source for a replay, of the dead letters for a
 /// redrive. Of the lane itself a redrive takes what was held for the endpoint:
 /// so the records are named that one dead letter for many tells of.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Range {
     /// Their topic.
     pub topic: String,
@@ -97,6 +99,11 @@ pub struct Range {
     pub from: u64,
     /// The end, exclusive.
     pub to: u64,
+    /// Offsets of the lane, rising, that stay out: they were not given up with
+    /// the others.
+    pub except: Vec<u64>,
+    /// Of the lane: how many were given up; 0 of other topics.
+    pub count: u64,
 }
 
 /// How far an operation is.
@@ -158,7 +165,9 @@ impl Operation {
         if kind == Kind::Unspecified {
             return Err("an operation of no known kind".to_owned());
         }
+        let except = record.ranges.iter().map(|range| range.except.len());
         let bounded = record.ranges.len() <= OPERATION_RANGES_MAX
+            && except.sum::<usize>() <= OPERATION_EXCEPT_MAX
             && record.offsets.len() <= OPERATION_OFFSETS_MAX
             && record.event_types.len() <= EVENT_TYPES_MAX;
         if !bounded {
@@ -235,6 +244,8 @@ impl From<proto::operation::Range> for Range {
             partition: record.partition,
             from: record.from,
             to: record.to.max(record.from),
+            except: record.except,
+            count: record.count,
         }
     }
 }
@@ -246,6 +257,8 @@ impl From<Range> for proto::operation::Range {
             partition: range.partition,
             from: range.from,
             to: range.to,
+            except: range.except,
+            count: range.count,
         }
     }
 }
@@ -415,6 +428,8 @@ mod tests {
                 partition: 3,
                 from: 10,
                 to: 20,
+                except: vec![12, 17],
+                count: 5,
             }],
             span: (Timestamp::from_millis(1), Timestamp::from_millis(2)),
             event_types: vec!["invoice.*".parse().unwrap()],

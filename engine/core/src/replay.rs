@@ -116,14 +116,18 @@ pub fn revived(
 pub struct NothingLeft;
 
 /// The delivery that brings a record of the lane again, if it was held there for
-/// the operation's endpoint.
+/// the operation's endpoint, and given up with the others of its range.
 pub fn held_again(
     operation: &Operation,
     record: proto::Deliver,
     place: Place,
     now: Timestamp,
 ) -> Option<proto::Deliver> {
-    let held = record.due_ms == 0 && record.endpoint_id == operation.endpoint.as_bytes()[..];
+    let range = usize::try_from(place.range).ok();
+    let range = range.and_then(|range| operation.ranges.get(range))?;
+    let held = record.due_ms == 0
+        && record.endpoint_id == operation.endpoint.as_bytes()[..]
+        && range.except.binary_search(&place.offset).is_err();
     held.then(|| made_anew(operation, record, place, now))?
 }
 
@@ -145,6 +149,10 @@ fn placed(record: proto::Deliver, place: Place) -> proto::Deliver {
         ..record
     }
 }
+
+mod buried;
+
+pub use buried::Buried;
 
 #[cfg(test)]
 mod tests;

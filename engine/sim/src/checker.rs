@@ -311,7 +311,10 @@ impl Checker {
         self.seen.note(Seen::RangeExpired);
         let lane = usize::try_from(range.partition).unwrap_or(usize::MAX);
         let endpoint = sources::endpoint_number(&range.endpoint_id).unwrap_or(usize::MAX);
-        for (key, deadline_ms) in self.lanes[lane].held_in(endpoint, range.from..range.to) {
+        let held = self.lanes[lane].held_in(endpoint, range.from..range.to);
+        let keys = held.iter().map(|(key, _)| *key).collect();
+        self.replays.buried(range, keys);
+        for (key, deadline_ms) in held {
             self.sources.bury(key);
             let max_age_ms = self.sources.max_age_ms(endpoint);
             if range.at_ms < times::expires_from(deadline_ms, max_age_ms) {
@@ -407,7 +410,7 @@ impl Checker {
                 format!("{} not settled: {:?}", unsettled.len(), &unsettled[0]),
             );
         }
-        if let Err((rule, found)) = self.replays.finish(&self.sources) {
+        if let Err((rule, found)) = self.replays.finish(&mut self.sources) {
             self.broken(rule, found);
         }
     }

@@ -74,19 +74,9 @@ pub enum Action {
         /// The last attempt.
         last: Option<Outcome>,
     },
-    /// Append one dead letter for all records of the endpoint that are held from
-    /// `from` to before `to`: they expired. When the log has acknowledged it,
+    /// Append one dead letter for all of these. When the log has acknowledged it,
     /// call [`Owner::range_buried`].
-    BuryRange {
-        /// Whose.
-        endpoint: EndpointId,
-        /// The first record may stand here.
-        from: u64,
-        /// The last stands before.
-        to: u64,
-        /// How many they are.
-        count: u64,
-    },
+    BuryRange(Expired),
     /// Read the lane from `from` to before `to`, as far as is convenient, and
     /// call [`Owner::page`].
     Read {
@@ -137,6 +127,23 @@ pub enum Action {
         /// The commit's metadata.
         metadata: String,
     },
+}
+
+/// Records of an endpoint that are held, and expired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expired {
+    /// Whose.
+    pub endpoint: EndpointId,
+    /// The first may stand here.
+    pub from: u64,
+    /// The last stands before.
+    pub to: u64,
+    /// How many they are.
+    pub count: u64,
+    /// Offsets of the endpoint's in there, rising, that are not among them: they
+    /// were settled before, wait for a time, or are copies. At most
+    /// [`DEAD_RANGE_EXCEPT_MAX`](crate::limits::DEAD_RANGE_EXCEPT_MAX).
+    pub except: Vec<u64>,
 }
 
 /// Why an endpoint is disabled.

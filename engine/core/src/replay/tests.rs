@@ -2,7 +2,7 @@ use super::*;
 use crate::endpoint::sample as endpoint_sample;
 use crate::event::sample;
 use crate::id::OperationId;
-use crate::operation::{Kind, Wanted};
+use crate::operation::{Kind, Range, Wanted};
 
 const PLACE: Place = Place {
     range: 3,
@@ -171,19 +171,28 @@ fn dead_letters_of_the_endpoint_cause_and_time_are_revived() {
 }
 
 #[test]
-fn only_what_is_held_for_the_endpoint_is_taken_out_of_the_lane_again() {
+fn only_what_was_given_up_with_others_is_taken_out_of_the_lane_again() {
     let now = Timestamp::from_millis(1_000);
     let record = replayed(&operation(), &sample("a", "acme", "b"), PLACE, now);
-    let again = held_again(&operation(), record.clone(), PLACE, now).unwrap();
+    let redrive = Operation {
+        ranges: vec![Range::default(); 4],
+        ..operation()
+    };
+    let again = held_again(&redrive, record.clone(), PLACE, now).unwrap();
     assert_eq!((again.range, again.range_offset), (3, 42));
     let timed = proto::Deliver {
         due_ms: 5,
         ..record.clone()
     };
-    assert_eq!(held_again(&operation(), timed, PLACE, now), None);
+    assert_eq!(held_again(&redrive, timed, PLACE, now), None);
     let other = proto::Deliver {
         endpoint_id: vec![2; 16].into(),
-        ..record
+        ..record.clone()
     };
-    assert_eq!(held_again(&operation(), other, PLACE, now), None);
+    assert_eq!(held_again(&redrive, other, PLACE, now), None);
+    let mut left_out = redrive;
+    left_out.ranges[3].except = vec![7, 40];
+    assert!(held_again(&left_out, record.clone(), PLACE, now).is_some());
+    left_out.ranges[3].except.push(PLACE.offset);
+    assert_eq!(held_again(&left_out, record, PLACE, now), None);
 }

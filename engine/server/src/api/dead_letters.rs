@@ -12,7 +12,6 @@ use axum::response::{IntoResponse, Response};
 use posthaste_core::id::{DeliveryId, EndpointId};
 use posthaste_core::limits::{DEAD_PAGE_DEFAULT, DEAD_PAGE_MAX};
 use posthaste_core::shard::dead_cause_name;
-use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -22,15 +21,19 @@ use super::document::{codes, values};
 use super::page::{Page as Listed, no_cursor, read_limit};
 use super::problem::{Asked, Problem};
 use crate::config::format_rfc3339;
+use crate::log::LogError;
 
 mod filter;
+mod many;
 pub mod redrive;
 mod scan;
 
 use filter::{Filter, Wanted};
 pub(super) use filter::{find_endpoint, read_time};
+pub(super) use many::in_lane;
+use many::{Lane, Many};
 pub(super) use redrive::count;
-use scan::{Cursor, Letter, Scan};
+use scan::{Cursor, Letter, Scan, Told};
 
 /// What to list: a filter, and which page.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -75,8 +78,11 @@ struct Shown {
     origin: Option<Place>,
     /// Whether its delivery can be brought again.
     redrivable: bool,
-    /// `null` when the record never became an event.
+    /// `null` when the record never became an event, and for many at once.
     delivery: Option<Undelivered>,
+    /// Held deliveries that were given up at once, by this letter for all; `null`
+    /// otherwise.
+    range: Option<Many>,
 }
 
 /// A place in the log.
@@ -130,12 +136,12 @@ pub async fn list(
         until: listing.until,
     };
     let (wanted, _, mut scan) = open(&api, filter, listing.cursor.as_deref()).await?;
-    let mut data = Vec::new();
+    let (mut data, mut lane) = (Vec::new(), Lane::of(&api));
     while data.len() < limit
         && let Some(letter) = scan.next().await?
     {
-        if wanted.matches(&letter.dead) {
-            data.push(shown(letter));
+        if wanted.matches(&letter.told) {
+            data.push(shown(letter, &mut lane).await?);
         }
     }
     let next_cursor = scan.rest().map(|cursor| cursor.to_string());
@@ -175,24 +181,41 @@ async fn open<'a>(
     Ok((wanted, cursor, scan))
 }
 
-fn shown(letter: Letter) -> Shown {
-    let dead = letter.dead;
-    let cause = dead_cause_name(dead.cause());
-    let at = Timestamp::from_millis(dead.at_ms);
-    Shown {
-        partition: letter.partition,
-        offset: letter.offset,
-        at: format_rfc3339(at),
-        redrivable: is_whole(&dead),
-        cause,
-        detail: dead.detail,
-        origin: dead.origin.map(|origin| Place {
-            topic: origin.topic,
-            partition: origin.partition,
-            offset: origin.offset,
-        }),
-        delivery: dead.delivery.map(undelivered),
-    }
+async fn shown(letter: Letter, lane: &mut Lane<'_>) -> Result<Shown, LogError> {
+    let at = format_rfc3339(letter.told.at());
+    let cause = dead_cause_name(letter.told.cause());
+    let (partition, offset) = (letter.partition, letter.offset);
+    Ok(match letter.told {
+        Told::One(dead) => Shown {
+            partition,
+            offset,
+            at,
+            redrivable: is_whole(&dead),
+            cause,
+            detail: dead.detail,
+            origin: dead.origin.map(|origin| Place {
+                topic: origin.topic,
+                partition: origin.partition,
+                offset: origin.offset,
+            }),
+            delivery: dead.delivery.map(undelivered),
+            range: None,
+        },
+        Told::Many(many) => {
+            let range = lane.shown(&many).await?;
+            Shown {
+                partition,
+                offset,
+                at,
+                redrivable: range.is_kept(),
+                cause,
+                detail: String::new(),
+                origin: None,
+                delivery: None,
+                range: Some(range),
+            }
+        }
+    })
 }
 
 fn undelivered(delivery: proto::Deliver) -> Undelivered {

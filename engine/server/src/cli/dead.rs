@@ -144,9 +144,17 @@ const HEAD: &[&str] = &[
     "when", "endpoint", "event", "type", "cause", "attempts", "last",
 ];
 
-/// What never became an event is shown by where it was read.
+/// What never became an event is shown by where it was read, a letter for many by
+/// how many.
 fn row(letter: &Value) -> Vec<String> {
     let (at, cause) = (text(&letter["at"]), text(&letter["cause"]));
+    let nothing = || "-".to_owned();
+    let many = &letter["range"];
+    if let Some(count) = many["count"].as_u64() {
+        let what = format!("{count} that were held");
+        let endpoint = text(&many["endpoint"]);
+        return vec![at, endpoint, what, nothing(), cause, nothing(), nothing()];
+    }
     let delivery = &letter["delivery"];
     if delivery.is_null() {
         let from = &letter["origin"];
@@ -156,7 +164,6 @@ fn row(letter: &Value) -> Vec<String> {
             from["partition"],
             from["offset"]
         );
-        let nothing = || "-".to_owned();
         return vec![at, nothing(), place, nothing(), cause, nothing(), nothing()];
     }
     let last = match &delivery["last_status"] {
@@ -180,7 +187,7 @@ struct Begun {
     operations: Vec<Value>,
     letters: u64,
     /// By why, with the words for it.
-    skipped: [(&'static str, &'static str, u64); 3],
+    skipped: [(&'static str, &'static str, u64); 4],
 }
 
 impl Begun {
@@ -190,6 +197,7 @@ impl Begun {
             letters: 0,
             skipped: [
                 ("no_delivery", "without a delivery to bring", 0),
+                ("no_longer_kept", "that the lane no longer keeps", 0),
                 ("endpoint_deleted", "of endpoints that are deleted", 0),
                 ("endpoint_disabled", "of endpoints that are disabled", 0),
             ],
@@ -301,7 +309,7 @@ mod tests {
     fn what_was_begun_is_told_whole() {
         let page = json!({
             "operations": [{"id": "op_1"}], "letters": 2,
-            "skipped": {"no_delivery": 1, "endpoint_deleted": 0, "endpoint_disabled": 3},
+            "skipped": {"no_delivery": 1, "no_longer_kept": 0, "endpoint_deleted": 0, "endpoint_disabled": 3},
         });
         let mut begun = Begun::new();
         begun.add(&page);
@@ -313,6 +321,19 @@ mod tests {
         );
         assert_eq!(Begun::new().words(true), "0 would be redriven");
         assert_eq!(begun.json(false)["skipped"]["endpoint_disabled"], 6);
+    }
+
+    #[test]
+    fn a_letter_for_many_is_shown_by_how_many_they_are() {
+        let letter = json!({
+            "at": "2026-01-31T08:00:00Z", "cause": "expired", "delivery": null,
+            "range": {"count": 40, "kept": 40, "endpoint": "ep_1"},
+        });
+        let row = row(&letter).join(" ");
+        assert_eq!(
+            row,
+            "2026-01-31T08:00:00Z ep_1 40 that were held - expired - -"
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use posthaste_proto as proto;
 
 use super::OwnerRoom;
 use super::part::Commit;
-use super::writes::{Burial, Place, RangeBurial, Writing};
+use super::writes::{Burial, Place, Writing};
 use crate::operational::{delivery_of, disabled_text};
 
 impl OwnerRoom {
@@ -53,20 +53,13 @@ impl OwnerRoom {
                 };
                 self.writer.bury(place, burial, known(offset))
             }
-            Action::BuryRange {
-                endpoint,
-                from,
-                to,
-                count,
-            } => {
-                self.metrics.dead(proto::DeadCause::Expired, count);
-                let burial = RangeBurial {
-                    endpoint,
-                    from,
-                    to,
-                    count,
-                };
-                self.writer.bury_range(place, burial)
+            Action::BuryRange(expired) => {
+                self.metrics.dead(proto::DeadCause::Expired, expired.count);
+                let registry = self.registry.borrow();
+                let known = registry.index(expired.endpoint);
+                let known = known.and_then(|ix| registry.endpoint(ix));
+                let tenant = known.map_or_else(String::new, |known| known.tenant.clone());
+                self.writer.bury_range(place, expired, tenant)
             }
             Action::Read { endpoint, from, to } => self.writer.page(place, endpoint, from, to),
             Action::Move { offset, owed } => self.writer.shift(place, offset, owed, known(offset)),

@@ -15,7 +15,7 @@ use posthaste_core::limits::OPERATION_READ_BYTES;
 use posthaste_core::operation::{Kind, Known, Operation, Progress, operation_key, progress_key};
 use posthaste_core::replay::{self, Place as At};
 use posthaste_proto as proto;
-use posthaste_proto::Record as _;
+use posthaste_proto::{Record as _, RecordType};
 
 use super::OwnerRoom;
 use super::part::Part;
@@ -209,10 +209,10 @@ impl Writer {
             return Ok(held.and_then(|held| replay::held_again(operation, held, at, now)));
         }
         if operation.kind == Kind::Redrive {
-            // One for many has none of them in it.
-            if let Ok(many) = proto::DeadRange::from_value(&record.value) {
-                let own = many.endpoint_id == operation.endpoint.as_bytes()[..];
-                return if own { Err(Unusable) } else { Ok(None) };
+            // One for many has none of them in it: the operation names where they
+            // stand in the lane.
+            if RecordType::of(&record.value) == Ok(RecordType::DeadRange) {
+                return Ok(None);
             }
             let letter = proto::Dead::from_value(&record.value).map_err(|_| Unusable)?;
             return replay::revived(operation, letter, at, now).map_err(|_| Unusable);

@@ -10,7 +10,7 @@ use posthaste_core::endpoint::Endpoint;
 use posthaste_core::gate::Gate;
 use posthaste_core::id::{EndpointId, OperationId};
 use posthaste_core::lane::fold::Owed;
-use posthaste_core::lane::owner::Notice;
+use posthaste_core::lane::owner::{Expired, Notice};
 use posthaste_core::lane::partition_of;
 use posthaste_core::lane::snapshot::Loaded;
 use posthaste_core::outcome::Outcome;
@@ -81,14 +81,6 @@ pub(super) struct Burial {
     pub(super) attempts: u32,
     pub(super) cause: GiveUpCause,
     pub(super) last: Option<Outcome>,
-}
-
-/// Many held deliveries to give up.
-pub(super) struct RangeBurial {
-    pub(super) endpoint: EndpointId,
-    pub(super) from: Offset,
-    pub(super) to: Offset,
-    pub(super) count: u64,
 }
 
 /// Writes for all partitions.
@@ -261,21 +253,23 @@ impl Writer {
         })
     }
 
-    /// Writes one dead letter for many.
-    pub(super) fn bury_range(&self, place: Place, burial: RangeBurial) -> Writing {
+    /// Writes one dead letter for many, of a tenant if it is known.
+    pub(super) fn bury_range(&self, place: Place, expired: Expired, tenant: String) -> Writing {
         self.run(place, move |this| async move {
             let range = proto::DeadRange {
                 cause: proto::DeadCause::Expired.into(),
-                endpoint_id: burial.endpoint.as_bytes().to_vec().into(),
+                endpoint_id: expired.endpoint.as_bytes().to_vec().into(),
                 partition: place.partition,
-                from: burial.from,
-                to: burial.to,
-                count: burial.count,
+                from: expired.from,
+                to: expired.to,
+                count: expired.count,
                 at_ms: this.clock.now().as_millis(),
+                except: expired.except,
+                tenant,
             };
             let endpoint = range.endpoint_id.clone();
             this.append_dead(endpoint, range.to_value()).await;
-            Done::RangeBuried(burial.endpoint)
+            Done::RangeBuried(expired.endpoint)
         })
     }
 

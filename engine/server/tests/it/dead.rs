@@ -72,6 +72,11 @@ impl Receiver {
         }
     }
 
+    /// What it has taken so far, and it forgets that.
+    pub(crate) fn forget(&self) -> Vec<String> {
+        std::mem::take(&mut self.taken.lock().unwrap())
+    }
+
     pub(crate) fn taken(&self) -> Vec<String> {
         let mut taken = self.taken.lock().unwrap().clone();
         taken.sort();

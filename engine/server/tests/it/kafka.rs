@@ -48,6 +48,22 @@ pub(crate) async fn make(bootstrap: String, config: &Config) {
         .unwrap();
 }
 
+/// Deletes what stands before an offset, as retention does.
+pub(crate) async fn delete_before(bootstrap: &str, tp: &TopicPartition, offset: u64) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .create()
+        .unwrap();
+    let mut before = TopicPartitionList::new();
+    let partition = tp.partition.try_into().unwrap();
+    let offset = rdkafka::Offset::Offset(offset.try_into().unwrap());
+    before
+        .add_partition_offset(&tp.topic, partition, offset)
+        .unwrap();
+    let options = AdminOptions::new();
+    admin.delete_records(&before, &options).await.unwrap();
+}
+
 struct KafkaHarness {
     bootstrap: String,
     log: KafkaLog,
@@ -90,17 +106,7 @@ impl Harness for KafkaHarness {
 
     async fn trim(&self, tp: &TopicPartition) -> bool {
         let (_, end) = self.log.bounds(tp).await.unwrap();
-        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-            .set("bootstrap.servers", &self.bootstrap)
-            .create()
-            .unwrap();
-        let mut before = TopicPartitionList::new();
-        let (partition, end) = (tp.partition.try_into().unwrap(), end.try_into().unwrap());
-        before
-            .add_partition_offset(&tp.topic, partition, rdkafka::Offset::Offset(end))
-            .unwrap();
-        let options = AdminOptions::new();
-        admin.delete_records(&before, &options).await.unwrap();
+        delete_before(&self.bootstrap, tp, end).await;
         true
     }
 }

@@ -109,6 +109,7 @@ impl Desk {
                 partition,
                 from,
                 to,
+                ..Range::default()
             });
         }
         ranges

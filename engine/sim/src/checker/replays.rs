@@ -17,6 +17,16 @@ pub struct Replays {
     asked: BTreeMap<u32, Asked>,
     /// Deliveries made that were no copies.
     made: BTreeMap<Key, u64>,
+    /// What dead letters for many gave up.
+    buried: Vec<Buried>,
+}
+
+#[derive(Debug)]
+struct Buried {
+    partition: u32,
+    from: u64,
+    to: u64,
+    keys: Vec<Key>,
 }
 
 #[derive(Debug)]
@@ -74,6 +84,37 @@ impl Replays {
         *self.made.entry(key).or_default() += 1;
     }
 
+    /// A dead letter for many gave these up.
+    pub(super) fn buried(&mut self, letter: &proto::DeadRange, keys: Vec<Key>) {
+        self.buried.push(Buried {
+            partition: letter.partition,
+            from: letter.from,
+            to: letter.to,
+            keys,
+        });
+    }
+
+    /// Of what was given up at once, and a redrive was about, one that it did not
+    /// bring again, though nobody delivered it.
+    fn left_out(&self, generation: u32, asked: &Asked, sources: &mut Sources) -> Option<Key> {
+        let named = |one: &&Buried| {
+            asked.operation.ranges.iter().any(|range| {
+                range.topic == "lane"
+                    && range.partition == one.partition
+                    && range.from <= one.from
+                    && one.to <= range.to
+            })
+        };
+        let buried = self.buried.iter().filter(named);
+        let mut keys = buried.flat_map(|one| &one.keys).copied();
+        keys.find(|&key| {
+            let again = Key { generation, ..key };
+            key.endpoint == asked.endpoint
+                && !self.made.contains_key(&again)
+                && !sources.is_delivered(key)
+        })
+    }
+
     /// How many a generation made.
     fn count(&self, generation: u32) -> u64 {
         let own = self
@@ -84,7 +125,7 @@ impl Replays {
     }
 
     /// In the end all is over, and a replay made each delivery once.
-    pub(super) fn finish(&self, sources: &Sources) -> Result<(), Broken> {
+    pub(super) fn finish(&self, sources: &mut Sources) -> Result<(), Broken> {
         let broken = |found| Err((Rule::Replays, found));
         for (&generation, one) in &self.asked {
             let kind = one.operation.kind;
@@ -100,6 +141,9 @@ impl Replays {
             let made = self.count(generation);
             if matches!(kind, Kind::Replay | Kind::Redrive) && told.count != made {
                 return broken(format!("{kind:?} tells of {}, and made {made}", told.count));
+            }
+            if let Some(key) = self.left_out(generation, one, sources) {
+                return broken(format!("{key:?} was given up with others, and left out"));
             }
             if kind != Kind::Replay {
                 continue;

@@ -2,12 +2,14 @@
 
 use posthaste_core::id::OperationId;
 use posthaste_core::operation::{Kind, Operation as Asked, Range, Wanted, operation_key};
+use posthaste_core::replay::Buried;
 use posthaste_core::time::Timestamp;
+use posthaste_proto as proto;
 use posthaste_proto::Record as _;
 
 use super::operations::command_id;
 use super::{World, index};
-use crate::log::{NewRecord, Topic};
+use crate::log::{NewRecord, Topic, Value};
 use crate::node::endpoint_id;
 use crate::plan::{Operation, OperationKind};
 use crate::seen::Seen;
@@ -23,7 +25,8 @@ impl World {
                 (Kind::Replay, rate, ranges, 0)
             }
             OperationKind::OwnerRedrives => {
-                let ranges = self.ranges(Topic::Dead, "dead", crate::node::DEAD_PARTITIONS);
+                let mut ranges = self.ranges(Topic::Dead, "dead", crate::node::DEAD_PARTITIONS);
+                ranges.extend(self.buried(endpoint).ranges("lane"));
                 (Kind::Redrive, 0, ranges, 0)
             }
             OperationKind::OwnerCancels => {
@@ -63,8 +66,27 @@ impl World {
             partition: u32::try_from(partition).unwrap_or(u32::MAX),
             from: 0,
             to: self.out.log.end((topic, partition)),
+            ..Range::default()
         };
         (0..partitions).map(range).collect()
+    }
+
+    /// What dead letters for many tell of an endpoint.
+    fn buried(&self, endpoint: usize) -> Buried {
+        let own = endpoint_id(endpoint);
+        let mut buried = Buried::default();
+        for partition in 0..crate::node::DEAD_PARTITIONS {
+            let (letters, _) = self.out.log.read((Topic::Dead, partition), 0, usize::MAX);
+            for letter in letters {
+                let Value::Bytes(value) = &letter.value else {
+                    continue;
+                };
+                let many = proto::DeadRange::from_value(value).ok();
+                let many = many.filter(|many| many.endpoint_id == own.as_bytes()[..]);
+                many.iter().for_each(|many| buried.add(many));
+            }
+        }
+        buried
     }
 
     /// What was asked of an endpoint's owner is wanted otherwise.

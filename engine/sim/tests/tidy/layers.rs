@@ -112,6 +112,7 @@ const CORE: [Layer; 31] = [
             "endpoint",
             "event",
             "id",
+            "limits",
             "operation",
             "shard",
             "time",

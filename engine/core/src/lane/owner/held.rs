@@ -4,9 +4,12 @@ use bytes::Bytes;
 use posthaste_proto::RecordType;
 
 use super::line::Line;
-use super::{Action, Head, Owner};
+use super::{Action, Expired, Head, Owner};
 use crate::id::EndpointId;
-use crate::limits::{DEAD_RANGE_MIN, HOLD_TAKEN_MAX, PAGE_LOW, PAGE_MAX, PAGE_SPAN_MAX, READS_MAX};
+use crate::limits::{
+    DEAD_RANGE_EXCEPT_MAX, DEAD_RANGE_MIN, HOLD_TAKEN_MAX, PAGE_LOW, PAGE_MAX, PAGE_SPAN_MAX,
+    READS_MAX,
+};
 use crate::time::Timestamp;
 
 impl Owner {
@@ -192,12 +195,17 @@ impl Owner {
         }
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         line.expiring = Some((to, count));
-        actions.push(Action::BuryRange {
+        // From where the letter before ended: so one follows the other without a
+        // gap, and many are read again as one.
+        let from = hold.cursor().max(page.told).min(first);
+        let except = hold.taken.range(from..to).copied();
+        actions.push(Action::BuryRange(Expired {
             endpoint,
-            from: first,
+            from,
             to,
             count,
-        });
+            except: except.take(DEAD_RANGE_EXCEPT_MAX).collect(),
+        }));
     }
 
     /// The dead letter of a range is in the log.

@@ -13,6 +13,7 @@ use crate::registry::{Table, table_key};
 use crate::retry::Policies;
 use proto::progress::Kind;
 
+mod buried;
 mod held;
 mod model;
 mod operations;

@@ -8,6 +8,7 @@ use posthaste_proto as proto;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::scan::Told;
 use crate::api::Api;
 use crate::api::document::values;
 use crate::api::look::{CLOCKS_APART, before};
@@ -123,15 +124,13 @@ impl Wanted {
     }
 
     /// Whether a letter is one of them.
-    pub(super) fn matches(&self, dead: &proto::Dead) -> bool {
-        let delivery = dead.delivery.as_ref();
-        let at = Timestamp::from_millis(dead.at_ms);
-        let of_tenant = |tenant: &String| delivery.is_some_and(|d| d.tenant == *tenant);
-        let of_endpoint =
-            |id: &EndpointId| delivery.is_some_and(|d| d.endpoint_id.as_ref() == id.as_bytes());
+    pub(super) fn matches(&self, letter: &Told) -> bool {
+        let (whose, at) = (letter.whose(), letter.at());
+        let of_tenant = |tenant: &String| whose.is_some_and(|(of, _)| of == *tenant);
+        let of_endpoint = |id: &EndpointId| whose.is_some_and(|(_, of)| of == id.as_bytes());
         self.tenant.as_ref().is_none_or(of_tenant)
             && self.endpoint.as_ref().is_none_or(of_endpoint)
-            && self.cause.is_none_or(|cause| dead.cause() == cause)
+            && self.cause.is_none_or(|cause| letter.cause() == cause)
             && self.since.is_none_or(|since| since <= at)
             && self.until.is_none_or(|until| at < until)
     }
@@ -143,8 +142,8 @@ mod tests {
 
     use super::*;
 
-    fn dead(tenant: &str, endpoint: u8, cause: proto::DeadCause, at_ms: u64) -> proto::Dead {
-        proto::Dead {
+    fn dead(tenant: &str, endpoint: u8, cause: proto::DeadCause, at_ms: u64) -> Told {
+        Told::One(Box::new(proto::Dead {
             cause: cause.into(),
             delivery: Some(proto::Deliver {
                 tenant: tenant.into(),
@@ -153,7 +152,17 @@ mod tests {
             }),
             at_ms,
             ..Default::default()
-        }
+        }))
+    }
+
+    fn many(tenant: &str, endpoint: u8, cause: proto::DeadCause, at_ms: u64) -> Told {
+        Told::Many(proto::DeadRange {
+            cause: cause.into(),
+            endpoint_id: vec![endpoint; 16].into(),
+            tenant: tenant.into(),
+            at_ms,
+            ..Default::default()
+        })
     }
 
     #[test]
@@ -167,19 +176,21 @@ mod tests {
             since: time(10),
             until: time(20),
         };
-        assert!(wanted.matches(&dead("acme", 1, Gone, 10)));
-        assert!(wanted.matches(&dead("acme", 1, Gone, 19)));
-        for other in [
-            dead("bcme", 1, Gone, 10),
-            dead("acme", 2, Gone, 10),
-            dead("acme", 1, Poison, 10),
-            dead("acme", 1, Gone, 9),
-            dead("acme", 1, Gone, 20),
-        ] {
-            assert!(!wanted.matches(&other), "{other:?}");
-            assert!(Wanted::default().matches(&other));
+        for letter in [dead, many] {
+            assert!(wanted.matches(&letter("acme", 1, Gone, 10)));
+            assert!(wanted.matches(&letter("acme", 1, Gone, 19)));
+            for other in [
+                letter("bcme", 1, Gone, 10),
+                letter("acme", 2, Gone, 10),
+                letter("acme", 1, Poison, 10),
+                letter("acme", 1, Gone, 9),
+                letter("acme", 1, Gone, 20),
+            ] {
+                assert!(!wanted.matches(&other), "{other:?}");
+                assert!(Wanted::default().matches(&other));
+            }
         }
-        let nothing = proto::Dead::default();
+        let nothing = Told::One(Box::default());
         assert!(!wanted.matches(&nothing) && Wanted::default().matches(&nothing));
     }
 

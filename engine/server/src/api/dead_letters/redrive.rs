@@ -5,7 +5,7 @@
 //! operations of one redrive carry the time it was first asked for, so that an
 //! endpoint that has one is not given another.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -18,14 +18,15 @@ use posthaste_core::lane::partition_of;
 use posthaste_core::limits::OPERATIONS_PER_REQUEST_MAX;
 use posthaste_core::operation::{Kind, Operation, Range};
 use posthaste_core::registry::Registry;
+use posthaste_core::replay::Buried;
 use posthaste_core::shard::dead_cause_name;
 use posthaste_core::time::Timestamp;
-use posthaste_proto as proto;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::filter::{Filter, Wanted};
-use super::scan::{Cursor, Letter, Scan};
+use super::many::Lane;
+use super::scan::{Cursor, Scan, Told};
 use super::{is_whole, open};
 use crate::api::Api;
 use crate::api::auth::Caller;
@@ -63,7 +64,8 @@ struct Redrive {
 struct Begun {
     dry_run: bool,
     operations: Vec<Shown>,
-    /// Letters that come again, of those that were read.
+    /// Deliveries that come again, of the letters that were read: of each one, or
+    /// as many as it is for and the lane keeps.
     letters: u64,
     /// How many endpoints' they are.
     endpoints: usize,
@@ -74,10 +76,13 @@ struct Begun {
     next_cursor: Option<String>,
 }
 
-/// Letters that match and stay, by why.
+/// Deliveries of letters that match and stay, by why.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 struct Skipped {
     no_delivery: u64,
+    /// Held deliveries given up at once, of which the lane's retention has passed
+    /// the records.
+    no_longer_kept: u64,
     endpoint_deleted: u64,
     endpoint_disabled: u64,
 }
@@ -85,15 +90,27 @@ struct Skipped {
 /// Whose letters were found.
 struct Search {
     registry: Arc<Registry>,
-    endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
-    /// They have their operation.
-    known: BTreeSet<EndpointId>,
+    endpoints: BTreeMap<EndpointId, Found>,
+    /// They have their operation, of these ranges of the lane.
+    known: BTreeMap<EndpointId, Vec<Range>>,
+    /// An operation has all it can be about.
+    full: bool,
     letters: u64,
     skipped: Skipped,
 }
 
+/// One endpoint's letters.
+struct Found {
+    endpoint: Arc<Endpoint>,
+    /// Those for many.
+    buried: Buried,
+}
+
 /// Asks for the deliveries of dead letters again: the answer names an operation
 /// for each endpoint.
+///
+/// A letter for many names where its deliveries stand in the lane. They come again
+/// as long as the lane keeps them; what was delivered in between does not.
 #[utoipa::path(
     post,
     path = "/v1/dead_letters/redrive",
@@ -121,20 +138,33 @@ pub async fn redrive(
     let rate = read_rate(asked.rate_per_second)?;
     let (wanted, cursor, mut scan) = open(&api, asked.filter, asked.cursor.as_deref()).await?;
     let mut search = Search::new(&api, &wanted, cursor.asked_at);
-    while search.endpoints.len() < OPERATIONS_PER_REQUEST_MAX
+    let mut lane = Lane::of(&api);
+    while search.has_room()
         && let Some(letter) = scan.next().await?
     {
-        if wanted.matches(&letter.dead) {
-            search.add(letter);
+        if wanted.matches(&letter.told) {
+            let kept = match &letter.told {
+                Told::One(dead) => u64::from(is_whole(dead)),
+                Told::Many(many) => lane.kept(many).await?,
+            };
+            search.add(&letter.told, kept);
         }
     }
     let next_cursor = scan.rest().map(|cursor| cursor.to_string());
-    let operation = |endpoint: &Arc<Endpoint>| Operation {
+    let operation = |(id, found): (_, Found)| Operation {
+        ranges: ranges(
+            &api,
+            id,
+            &cursor,
+            search.known.contains_key(&id),
+            found.buried,
+        ),
         created_at: cursor.asked_at,
         rate_per_second: rate,
-        ..of(&api, endpoint, &wanted, &cursor, &caller)
+        ..of(&api, &found.endpoint, &wanted, &caller)
     };
-    let operations: Vec<_> = search.endpoints.values().map(operation).collect();
+    let endpoints = std::mem::take(&mut search.endpoints).into_iter();
+    let operations: Vec<_> = endpoints.map(operation).collect();
     if !asked.dry_run {
         begin_all(&api, &operations, &caller).await?;
     }
@@ -169,25 +199,10 @@ async fn begin_all(api: &Api, operations: &[Operation], caller: &Caller) -> Resu
     Ok(())
 }
 
-/// The letters of one endpoint, from the page's beginning to where the topic
-/// ended when the first one was asked for.
-fn of(
-    api: &Api,
-    endpoint: &Endpoint,
-    wanted: &Wanted,
-    cursor: &Cursor,
-    caller: &Caller,
-) -> Operation {
-    let partition = partition_of(endpoint.id, Topics::DEAD_PARTITIONS);
-    let range = cursor.range(partition);
+/// The letters of one endpoint.
+fn of(api: &Api, endpoint: &Endpoint, wanted: &Wanted, caller: &Caller) -> Operation {
     let cause = wanted.cause.map(dead_cause_name);
     Operation {
-        ranges: vec![Range {
-            topic: api.config.topics.dead().to_string(),
-            partition,
-            from: range.start,
-            to: range.end,
-        }],
         span: (
             wanted.since.unwrap_or_default(),
             wanted.until.unwrap_or_default(),
@@ -197,49 +212,109 @@ fn of(
     }
 }
 
+/// An endpoint's letters from the page's beginning to where the topic ended when
+/// the first one was asked for, unless it has an operation for `all` of them; and
+/// what those for many tell of, which only this page does.
+fn ranges(
+    api: &Api,
+    endpoint: EndpointId,
+    cursor: &Cursor,
+    all: bool,
+    buried: Buried,
+) -> Vec<Range> {
+    let partition = partition_of(endpoint, Topics::DEAD_PARTITIONS);
+    let range = cursor.range(partition);
+    let letters = (!all).then(|| Range {
+        topic: api.config.topics.dead().to_string(),
+        partition,
+        from: range.start,
+        to: range.end,
+        ..Range::default()
+    });
+    let held = buried.ranges(&api.config.topics.lane());
+    letters.into_iter().chain(held).collect()
+}
+
 impl Search {
     fn new(api: &Api, wanted: &Wanted, asked_at: Timestamp) -> Self {
         let cause = wanted.cause.map_or("", dead_cause_name);
         let operations = Arc::clone(&api.endpoints.operations().borrow());
-        let same = |of: &Operation| {
-            of.kind == Kind::Redrive && of.created_at == asked_at && of.dead_cause == cause
-        };
-        let known = operations.iter().map(|(_, known)| &known.operation);
+        let lane = api.config.topics.lane();
+        let mut known: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (_, one) in operations.iter() {
+            let of = &one.operation;
+            if of.kind == Kind::Redrive && of.created_at == asked_at && of.dead_cause == cause {
+                let ranges = of.ranges.iter().filter(|range| range.topic == *lane);
+                let known = known.entry(of.endpoint).or_default();
+                known.extend(ranges.cloned());
+            }
+        }
         Self {
             registry: Arc::clone(&api.endpoints.registry().borrow()),
             endpoints: BTreeMap::new(),
-            known: known.filter(|of| same(of)).map(|of| of.endpoint).collect(),
+            known,
+            full: false,
             letters: 0,
             skipped: Skipped::default(),
         }
     }
 
-    /// An endpoint that takes nothing would have the delivery held for ever: then
-    /// the letter stays what it is.
-    fn add(&mut self, letter: Letter) {
-        let whole = Some(&letter.dead).filter(|dead| is_whole(dead));
-        let Some(id) = whole.and_then(endpoint_of) else {
-            self.skipped.no_delivery += 1;
+    fn has_room(&self) -> bool {
+        !self.full && self.endpoints.len() < OPERATIONS_PER_REQUEST_MAX
+    }
+
+    /// A letter of which so many deliveries are kept. An endpoint that takes
+    /// nothing would have them held for ever: then the letter stays what it is.
+    fn add(&mut self, letter: &Told, kept: u64) {
+        let count = match letter {
+            Told::One(_) => 1,
+            Told::Many(many) => many.count,
+        };
+        let whose = letter.whose().and_then(|(_, id)| id.try_into().ok());
+        let Some(id) = whose.map(EndpointId::from_bytes) else {
+            self.skipped.no_delivery += count;
             return;
         };
+        match letter {
+            Told::One(_) => self.skipped.no_delivery += count - kept,
+            Told::Many(_) => self.skipped.no_longer_kept += count - kept,
+        }
+        if kept == 0 {
+            return;
+        }
         let known = self.registry.index(id);
         match known.and_then(|ix| self.registry.endpoint(ix)) {
-            None => self.skipped.endpoint_deleted += 1,
-            Some(endpoint) if endpoint.disabled => self.skipped.endpoint_disabled += 1,
+            None => self.skipped.endpoint_deleted += kept,
+            Some(endpoint) if endpoint.disabled => self.skipped.endpoint_disabled += kept,
             Some(endpoint) => {
-                self.letters += 1;
-                if !self.known.contains(&id) {
-                    self.endpoints.insert(id, Arc::clone(endpoint));
+                self.letters += kept;
+                if self.is_known(id, letter) {
+                    return;
+                }
+                let found = self.endpoints.entry(id).or_insert_with(|| Found {
+                    endpoint: Arc::clone(endpoint),
+                    buried: Buried::default(),
+                });
+                if let Told::Many(many) = letter {
+                    found.buried.add(many);
+                    self.full |= found.buried.is_full();
                 }
             }
         }
     }
-}
 
-fn endpoint_of(dead: &proto::Dead) -> Option<EndpointId> {
-    let delivery = dead.delivery.as_ref()?;
-    let id = <[u8; 16]>::try_from(delivery.endpoint_id.as_ref()).ok()?;
-    Some(EndpointId::from_bytes(id))
+    /// Whether an operation of this redrive is about it.
+    fn is_known(&self, endpoint: EndpointId, letter: &Told) -> bool {
+        let Some(ranges) = self.known.get(&endpoint) else {
+            return false;
+        };
+        let Told::Many(many) = letter else {
+            return true;
+        };
+        ranges.iter().any(|range| {
+            range.partition == many.partition && range.from <= many.from && many.to <= range.to
+        })
+    }
 }
 
 /// Counts an endpoint's letters of some time, as far as one page reads.
@@ -261,12 +336,16 @@ pub(in crate::api) async fn count(
     let records = cursor.records();
     let mut scan = Scan::from(log, &topic, cursor).await?;
     let (mut matched, mut scanned, mut skipped) = (0, 0, 0);
+    let mut lane = Lane::of(api);
     while let Some(letter) = scan.next().await? {
         scanned += 1;
-        if wanted.matches(&letter.dead) {
-            let whole = is_whole(&letter.dead);
-            matched += u64::from(whole);
-            skipped += u64::from(!whole);
+        if wanted.matches(&letter.told) {
+            let (count, kept) = match &letter.told {
+                Told::One(dead) => (1, u64::from(is_whole(dead))),
+                Told::Many(many) => (many.count, lane.kept(many).await?),
+            };
+            matched += kept;
+            skipped += count - kept;
         }
     }
     let left = scan.rest().map_or(0, |rest| rest.records());

@@ -39,7 +39,16 @@ pub(super) struct NoCursor;
 pub(super) struct Letter {
     pub(super) partition: u32,
     pub(super) offset: Offset,
-    pub(super) dead: proto::Dead,
+    pub(super) told: Told,
+}
+
+/// What it tells of.
+#[derive(Debug, PartialEq)]
+pub(super) enum Told {
+    /// One delivery, or a record that never became one.
+    One(Box<proto::Dead>),
+    /// Held deliveries that were given up at once.
+    Many(proto::DeadRange),
 }
 
 /// The stream.
@@ -181,7 +190,11 @@ impl<'a> Scan<'a> {
             let read = try_join_all(hungry.map(|part| part.read(log))).await?;
             self.left = self.left.saturating_sub(read.iter().sum());
         }
-        let at = |part: &&mut Part| part.waiting.front().map_or(u64::MAX, |l| l.dead.at_ms);
+        let at = |part: &&mut Part| {
+            part.waiting
+                .front()
+                .map_or(u64::MAX, |l| l.told.at().as_millis())
+        };
         let oldest = self.parts.iter_mut().min_by_key(at);
         Ok(oldest.and_then(Part::take))
     }
@@ -210,7 +223,7 @@ impl Part {
         self.waiting.extend(within.map(|record| Letter {
             partition,
             offset: record.offset,
-            dead: read_dead(record),
+            told: Told::read(record),
         }));
         self.read_to = next.min(self.span.end);
         if self.waiting.is_empty() {
@@ -229,17 +242,52 @@ impl Part {
     }
 }
 
-/// What cannot be read, since a newer version wrote it, is there all the same.
-fn read_dead(record: &Record) -> proto::Dead {
-    let read = proto::Dead::from_value(&record.value);
-    let mut dead = read.unwrap_or_else(|error| proto::Dead {
-        detail: error.to_string(),
-        ..proto::Dead::default()
-    });
-    if dead.at_ms == 0 {
-        dead.at_ms = record.timestamp.as_millis();
+impl Told {
+    /// What cannot be read, since a newer version wrote it, is there all the same.
+    fn read(record: &Record) -> Self {
+        let at_ms = |at_ms| match at_ms {
+            0 => record.timestamp.as_millis(),
+            at_ms => at_ms,
+        };
+        if let Ok(mut many) = proto::DeadRange::from_value(&record.value) {
+            many.at_ms = at_ms(many.at_ms);
+            return Self::Many(many);
+        }
+        let read = proto::Dead::from_value(&record.value);
+        let mut dead = read.unwrap_or_else(|error| proto::Dead {
+            detail: error.to_string(),
+            ..proto::Dead::default()
+        });
+        dead.at_ms = at_ms(dead.at_ms);
+        Self::One(Box::new(dead))
     }
-    dead
+
+    /// When it was written.
+    pub(super) fn at(&self) -> Timestamp {
+        Timestamp::from_millis(match self {
+            Self::One(dead) => dead.at_ms,
+            Self::Many(many) => many.at_ms,
+        })
+    }
+
+    pub(super) fn cause(&self) -> proto::DeadCause {
+        match self {
+            Self::One(dead) => dead.cause(),
+            Self::Many(many) => many.cause(),
+        }
+    }
+
+    /// The tenant, and the endpoint's id; nothing of a record that never became
+    /// an event.
+    pub(super) fn whose(&self) -> Option<(&str, &[u8])> {
+        match self {
+            Self::One(dead) => {
+                let delivery = dead.delivery.as_ref()?;
+                Some((&delivery.tenant, &delivery.endpoint_id))
+            }
+            Self::Many(many) => Some((&many.tenant, &many.endpoint_id)),
+        }
+    }
 }
 
 #[cfg(test)]

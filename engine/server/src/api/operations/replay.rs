@@ -271,7 +271,13 @@ async fn plan(api: &Api, endpoint: &Endpoint, asked: Replay) -> Result<Plan, Pro
             let topic = api.config.topics.dead();
             // Its owner goes by the letters' own times.
             let wide = span.widened(CLOCKS_APART);
-            (Kind::Redrive, wide.find_in(api, &topic, partition).await?)
+            let mut found = wide.find_in(api, &topic, partition).await?;
+            if !asked.dry_run {
+                let (since, until) = (span.since, span.until);
+                let held = dead_letters::in_lane(api, endpoint.id, since, until).await?;
+                found.ranges.extend(held);
+            }
+            (Kind::Redrive, found)
         }
     };
     Ok(Plan {

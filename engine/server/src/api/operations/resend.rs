@@ -127,6 +127,7 @@ pub(in crate::api) fn of(
             partition: place.partition,
             from: place.offset,
             to: place.offset + 1,
+            ..Range::default()
         }],
         any: true,
         ..new(api, endpoint, Kind::Replay, caller)

@@ -138,6 +138,7 @@ impl Span {
                 partition: part.tp.partition,
                 from: part.from,
                 to: part.to,
+                ..Range::default()
             })
             .collect();
         if ranges.len() > OPERATION_RANGES_MAX {

@@ -10,6 +10,7 @@ fn range(partition: u32, from: u64, to: u64) -> Range {
         partition,
         from,
         to,
+        ..Range::default()
     }
 }
 

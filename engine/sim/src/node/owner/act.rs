@@ -51,12 +51,7 @@ impl Node {
                     None => self.bury(partition, offset, (attempts, cause, last), out),
                 }
             }
-            Action::BuryRange {
-                endpoint,
-                from,
-                to,
-                count,
-            } => self.bury_range((partition, epoch), endpoint, (from, to, count), out),
+            Action::BuryRange(expired) => self.bury_range((partition, epoch), expired, out),
             Action::Read { endpoint, from, to } => {
                 let wait = out.fetch_ms();
                 let page = Happening::Page(partition, epoch, endpoint, from..to);

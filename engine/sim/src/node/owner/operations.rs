@@ -12,7 +12,7 @@ use posthaste_core::operation::{Known, Operation, operation_key, progress_key};
 use posthaste_core::replay::{self, Place};
 use posthaste_core::time::Timestamp;
 use posthaste_proto as proto;
-use posthaste_proto::Record as _;
+use posthaste_proto::{Record as _, RecordType};
 
 use super::{Part, lane};
 use crate::log::{NewRecord, Record, Topic, Value};
@@ -153,6 +153,7 @@ impl Node {
         let named = &operation.ranges[place];
         let topic = match named.topic.as_str() {
             "events" => Topic::Events,
+            "lane" => Topic::Lane,
             _ => Topic::Dead,
         };
         let from = (
@@ -206,10 +207,21 @@ impl Node {
                 Some(wanted.then(|| replay::replayed(operation, event, at, now)))
             }
             Value::Poison => None,
+            Value::Bytes(value) if RecordType::of(value) == Ok(RecordType::DeadRange) => Some(None),
+            Value::Bytes(value) if named_in_lane(operation, at) => {
+                let held = proto::Deliver::from_value(value).ok();
+                Some(held.and_then(|held| replay::held_again(operation, held, at, now)))
+            }
             Value::Bytes(value) => {
                 let letter = proto::Dead::from_value(value).ok()?;
                 replay::revived(operation, letter, at, now).ok()
             }
         }
     }
+}
+
+fn named_in_lane(operation: &Operation, at: Place) -> bool {
+    let place = usize::try_from(at.range).unwrap_or(usize::MAX);
+    let range = operation.ranges.get(place);
+    range.is_some_and(|range| range.topic == "lane")
 }

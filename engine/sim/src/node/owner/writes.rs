@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use posthaste_core::id::EndpointId;
 use posthaste_core::lane::fold::Owed;
+use posthaste_core::lane::owner::Expired;
 use posthaste_core::lane::partition_of;
 use posthaste_core::outcome::Outcome;
 use posthaste_core::retry::GiveUpCause;
@@ -54,23 +55,24 @@ impl Node {
         out.append(self.id, vec![letter], purpose, 0);
     }
 
-    /// One dead letter for all that is held of an endpoint from one position to
-    /// before another.
+    /// One dead letter for all that expired of what an endpoint holds.
     pub(super) fn bury_range(
         &self,
         (partition, epoch): (usize, u64),
-        endpoint: EndpointId,
-        (from, to, count): (u64, u64, u64),
+        expired: Expired,
         out: &mut Outside,
     ) {
+        let endpoint = expired.endpoint;
         let range = proto::DeadRange {
             cause: proto::DeadCause::Expired.into(),
             endpoint_id: endpoint.as_bytes().to_vec().into(),
             partition: u32::try_from(partition).unwrap_or(u32::MAX),
-            from,
-            to,
-            count,
+            from: expired.from,
+            to: expired.to,
+            count: expired.count,
             at_ms: self.clock(out).as_millis(),
+            except: expired.except,
+            tenant: String::new(),
         };
         let letter = dead(endpoint, range.to_value());
         let purpose = Purpose::BuryRange(partition, epoch, endpoint);

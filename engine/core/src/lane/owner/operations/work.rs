@@ -274,7 +274,12 @@ impl Work {
             }
             Found::Passed(start) => {
                 let start = start.min(to);
-                let lost = start.saturating_sub(self.next[self.turn]);
+                let records = start.saturating_sub(self.next[self.turn]);
+                // Of the lane's records not all were the endpoint's.
+                let lost = match self.operation.ranges[self.turn].count {
+                    0 => records,
+                    count => records.min(count),
+                };
                 self.lost += lost;
                 self.skipped += lost;
                 self.next[self.turn] = start;

@@ -114,12 +114,13 @@ fn what_expired_in_a_row_becomes_one_dead_letter() {
         "nothing is kept of it"
     );
     assert!(lane.tick(later(1_000)).is_empty());
-    let range = Action::BuryRange {
+    let range = Action::BuryRange(Expired {
         endpoint: id(1),
         from: 0,
         to: count,
         count,
-    };
+        except: Vec::new(),
+    });
     assert_eq!(lane.wanted, [range]);
     lane.tick(later(30_000));
     assert_eq!(lane.wanted.len(), 1, "it is being written");

@@ -214,9 +214,9 @@ impl World {
                     self.untouched(node, offset);
                     node.moving.insert(offset, owed);
                 }
-                Action::BuryRange {
-                    endpoint, from, to, ..
-                } => node.ranges.push((endpoint, from, to)),
+                Action::BuryRange(range) => {
+                    node.ranges.push((range.endpoint, range.from, range.to));
+                }
                 Action::Read { endpoint, from, to } => node.reads.push((endpoint, from, to)),
                 Action::Snapshot { .. } | Action::Commit { .. } => {}
                 Action::Operate(_) => panic!("nobody asked for anything"),

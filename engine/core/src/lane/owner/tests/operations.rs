@@ -20,6 +20,7 @@ fn operation(number: u8, kind: Asked, ranges: &[(u64, u64)]) -> Operation {
         partition: 0,
         from,
         to,
+        ..Range::default()
     };
     Operation {
         id: OperationId::from_bytes([number; 16]),

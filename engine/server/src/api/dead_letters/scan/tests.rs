@@ -62,7 +62,7 @@ async fn pages(log: &EmbeddedLog, size: usize, only: Option<u32>) -> Vec<u64> {
         let mut scan = Scan::from(log, &TOPIC, at).await.unwrap();
         for _ in 0..size {
             if let Some(letter) = scan.next().await.unwrap() {
-                seen.push(letter.dead.at_ms);
+                seen.push(letter.told.at().as_millis());
             }
         }
         cursor = scan.rest();
@@ -98,7 +98,7 @@ async fn it_ends_where_the_topic_ended_when_it_began() {
     assert!(scan.rest().is_some());
     for at_ms in [1, 2] {
         let letter = scan.next().await.unwrap().unwrap();
-        assert_eq!((letter.dead.at_ms, letter.offset), (at_ms, 0));
+        assert_eq!((letter.told.at().as_millis(), letter.offset), (at_ms, 0));
     }
     assert!(scan.next().await.unwrap().is_none());
     assert_eq!(scan.rest(), None);
@@ -116,7 +116,7 @@ async fn enough_at_once_ends_a_page_and_loses_nothing() {
         let mut scan = Scan::from(&log, &TOPIC, at).await.unwrap();
         scan.left = 1;
         while let Some(letter) = scan.next().await.unwrap() {
-            seen.push(letter.dead.at_ms);
+            seen.push(letter.told.at().as_millis());
         }
         cursor = scan.rest();
         rounds += 1;
@@ -132,9 +132,32 @@ async fn what_cannot_be_read_is_met_with_what_is_wrong() {
     let cursor = Cursor::open(&log, &TOPIC, NOW, None, None).await.unwrap();
     let mut scan = Scan::from(&log, &TOPIC, cursor).await.unwrap();
     let letter = scan.next().await.unwrap().unwrap();
-    assert!(letter.dead.detail.contains("record type 99"));
-    assert!(letter.dead.delivery.is_none() && letter.dead.at_ms > 0);
     assert_eq!((letter.partition, letter.offset), (1, 0));
+    assert!(letter.told.at() > Timestamp::default() && letter.told.whose().is_none());
+    let Told::One(dead) = letter.told else {
+        panic!("{letter:?}");
+    };
+    assert!(dead.detail.contains("record type 99"));
+}
+
+#[tokio::test]
+async fn a_letter_for_many_is_met_as_what_it_is() {
+    let (_dir, log) = log(&[(1, 7)]).await;
+    let many = proto::DeadRange {
+        endpoint_id: vec![3; 16].into(),
+        tenant: "acme".to_owned(),
+        count: 40,
+        at_ms: 5,
+        ..Default::default()
+    };
+    append(&log, 2, many.to_value()).await;
+    let cursor = Cursor::open(&log, &TOPIC, NOW, None, None).await.unwrap();
+    let mut scan = Scan::from(&log, &TOPIC, cursor).await.unwrap();
+    let letter = scan.next().await.unwrap().unwrap();
+    assert_eq!(letter.told.whose(), Some(("acme", &[3; 16][..])));
+    assert_eq!(letter.told, Told::Many(many), "the oldest comes first");
+    let last = scan.next().await.unwrap().unwrap();
+    assert!(matches!(last.told, Told::One(_)));
 }
 
 #[test]
