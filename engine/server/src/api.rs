@@ -173,8 +173,8 @@ fn asked() -> Routes {
         .with(routes!(operation::cancel_of_tenant))
 }
 
-/// The routes, each with its description.
-fn described() -> Routes {
+/// What came in, what came of it, and how far it is read.
+fn looked() -> Routes {
     asked()
         .with(routes!(events::read::list))
         .with(routes!(events::read::show))
@@ -190,6 +190,11 @@ fn described() -> Routes {
         .with(routes!(deliveries::attempt_of_tenant))
         .with(routes!(sources::list))
         .with(routes!(sources::preview::show))
+}
+
+/// The routes, each with its description.
+fn described() -> Routes {
+    looked()
         .with(routes!(tenants::list))
         .with(routes!(
             tenants::show,

@@ -47,6 +47,7 @@ type RetryPolicies = Page<Shown>;
 
 /// Where a policy comes from; only one of the API can be changed here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = PolicySource)]
 #[serde(rename_all = "snake_case")]
 enum Source {
     BuiltIn,
