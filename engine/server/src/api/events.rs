@@ -27,7 +27,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::body::Whole;
 use super::document::codes;
-use super::document::values::{Envelope, EventHeaders};
+use super::document::values::{EventHeaders, JsonEvent};
 use super::problem::{Problem, Segments};
 use crate::clock::random_seed;
 use crate::ingest::decode::record_of;
@@ -70,7 +70,7 @@ pub struct Accepted {
     params(EventHeaders),
     request_body(
         content(
-            (Envelope = "application/json"),
+            (JsonEvent = "application/json"),
             (serde_json::Value = "application/cloudevents+json"),
             (serde_json::Value = "*/*"),
         ),

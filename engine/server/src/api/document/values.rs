@@ -6,8 +6,8 @@ use posthaste_core::outcome::Cause;
 use posthaste_core::shard::DEAD_CAUSES;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{
-    AdditionalProperties, ArrayBuilder, KnownFormat, Object, ObjectBuilder, OneOfBuilder, Schema,
-    SchemaFormat, SchemaType, Type,
+    AdditionalProperties, AnyOfBuilder, ArrayBuilder, KnownFormat, Object, ObjectBuilder,
+    OneOfBuilder, Schema, SchemaFormat, SchemaType, Type,
 };
 use utoipa::openapi::{Ref, RefOr, Required};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
@@ -152,6 +152,29 @@ named! {
     Envelope = envelope();
 }
 
+/// An event that comes as JSON: where a header routes it, any.
+pub(in crate::api) enum JsonEvent {}
+
+impl PartialSchema for JsonEvent {
+    fn schema() -> RefOr<Schema> {
+        let any = ObjectBuilder::new()
+            .schema_type(SchemaType::AnyValue)
+            .description(Some("Any, where `webhook-type` says what it is."));
+        AnyOfBuilder::new()
+            .item(Ref::from_schema_name(Envelope::name()))
+            .item(any)
+            .description(Some("An event as JSON."))
+            .examples([an_envelope()])
+            .into()
+    }
+}
+
+impl ToSchema for JsonEvent {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((Envelope::name().into_owned(), Envelope::schema()));
+    }
+}
+
 fn filter() -> Object {
     let itself = || Ref::from_schema_name("Filter");
     let some = || ArrayBuilder::new().items(itself());
@@ -183,6 +206,10 @@ fn filter() -> Object {
         .build()
 }
 
+fn an_envelope() -> serde_json::Value {
+    serde_json::json!({"type": "invoice.paid", "data": {"amount": 7}})
+}
+
 fn envelope() -> Object {
     let words = |says| {
         let text = ObjectBuilder::new().schema_type(Type::String);
@@ -203,7 +230,7 @@ fn envelope() -> Object {
         .property("data", data.description(Some("What is delivered.")))
         .required("type")
         .required("data")
-        .examples([serde_json::json!({"type": "invoice.paid", "data": {"amount": 7}})])
+        .examples([an_envelope()])
         .build()
 }
 
