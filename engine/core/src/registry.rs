@@ -412,6 +412,11 @@ impl Registry {
         Some(slot.id)
     }
 
+    /// The endpoint of an id, unless it is deleted.
+    pub fn find(&self, id: EndpointId) -> Option<&Arc<Endpoint>> {
+        self.endpoint(self.index(id)?)
+    }
+
     /// The index of an id, also of a deleted endpoint.
     pub fn index(&self, id: EndpointId) -> Option<EndpointIx> {
         self.by_id.get(&id).copied()

@@ -39,6 +39,7 @@ mod out;
 mod pages;
 mod progress;
 mod publish;
+mod records;
 mod replay;
 mod retry_policies;
 mod secrets;

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use posthaste_core::limits::{DECLARED_TYPES_MAX, RETRY_POLICIES_MAX, TENANTS_MAX};
 use posthaste_core::records::{EventType, RecordProblem, RetryPolicy, Tenant, Versioned};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::Api;
 use super::problem::Problem;
@@ -63,6 +64,15 @@ pub(super) async fn change<T: Resource>(
             put => return put.map(|put| (put, is_new)).map_err(Into::into),
         }
     }
+}
+
+/// Takes the name out of a body that may say it beside the path.
+pub(super) fn same_name(settings: &mut Map<String, Value>, name: &str) -> Result<(), Problem> {
+    if settings.remove("name").is_some_and(|named| named != *name) {
+        let wanted = "expected that of the path, or none: a name is not changed";
+        return Err(Problem::invalid("name", wanted));
+    }
+    Ok(())
 }
 
 /// Whether beside so many there may be one more.

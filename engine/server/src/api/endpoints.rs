@@ -441,7 +441,7 @@ pub(super) fn find_any(
         return Err(Problem::invalid(param, wanted));
     };
     let registry = Arc::clone(&api.endpoints.registry().borrow());
-    let found = registry.index(id).and_then(|ix| registry.endpoint(ix));
+    let found = registry.find(id);
     let none = || Problem::not_found("no such endpoint");
     found.cloned().ok_or_else(none)
 }

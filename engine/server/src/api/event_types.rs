@@ -22,7 +22,7 @@ use utoipa::openapi::{RefOr, Schema as Described};
 use super::Api;
 use super::auth::Caller;
 use super::body::{Whole, read_json};
-use super::catalog::{answer, change, delete as delete_record};
+use super::catalog::{answer, change, delete as delete_record, same_name};
 use super::document::changes::{Patch, Replacement};
 use super::document::codes;
 use super::document::values::{self, IfMatch};
@@ -281,10 +281,7 @@ pub(super) async fn replace(
     check_name(&name)?;
     let (mut settings, written) = read(&body)?;
     let based = based(&headers, Some(&mut settings))?;
-    if settings.remove("name").is_some_and(|named| named != *name) {
-        let wanted = "expected that of the path, or none: a name is not changed";
-        return Err(Problem::invalid("name", wanted));
-    }
+    same_name(&mut settings, &name)?;
     let settings = Value::Object(settings);
     let by = caller.by();
     let changed = change(&api, &name, based, &by, |present| {

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::auth::Caller;
 use super::body::{Whole, read_json};
-use super::catalog::{answer, change, delete as delete_record};
+use super::catalog::{answer, change, delete as delete_record, same_name};
 use super::document::changes::Replacement;
 use super::document::codes;
 use super::document::values::{self, IfMatch};
@@ -233,10 +233,7 @@ pub(super) async fn replace(
     check_source(&api, &name)?;
     let mut settings: Map<String, Value> = read_json(&body)?;
     let based = based(&headers, Some(&mut settings))?;
-    if settings.remove("name").is_some_and(|named| named != *name) {
-        let wanted = "expected that of the path, or none: a name is not changed";
-        return Err(Problem::invalid("name", wanted));
-    }
+    same_name(&mut settings, &name)?;
     let read = serde_path_to_error::deserialize(Value::Object(settings));
     let settings: Settings = read.map_err(|error| Problem::wrong_json(&error))?;
     let gaps: Result<Vec<_>, _> = settings

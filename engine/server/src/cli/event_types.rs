@@ -3,20 +3,23 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::client::Client;
-use super::endpoints::{encode, text};
+use super::endpoints::text;
 use super::filters::json_or_file;
-use super::tenants::{At, body_of};
+use super::records::{At, Records, body_of};
 use super::{WrongUse, out, table};
 
-const PATH: &str = "/v1/event_types";
+const EVENT_TYPES: Records = Records {
+    path: "/v1/event_types",
+    head: &["type", "state", "schema", "version", "description"],
+    row,
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -135,34 +138,18 @@ struct Document {
 
 pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::List { at } => {
-            let found = Client::connect(&at.server).await?.all(PATH).await?;
-            if at.json {
-                return Ok(out::line(format_args!("{found:#}"))?);
-            }
-            let rows = found["data"].as_array().into_iter().flatten().map(row);
-            Ok(out::write(&table::render(HEAD, rows))?)
-        }
+        Command::List { at } => EVENT_TYPES.list(&at).await,
         Command::Show { name, at } => show(&name, &at).await,
         Command::Put(put) => put_one(put).await,
         Command::Import(import) => import_all(import).await,
-        Command::Delete { name, at } => delete(&name, &at).await,
+        Command::Delete { name, at } => EVENT_TYPES.delete(&name, "", &at).await,
     }
-}
-
-fn path(name: &str) -> String {
-    format!("{PATH}/{}", encode(name))
 }
 
 async fn show(name: &str, at: &At) -> anyhow::Result<()> {
-    let mut client = Client::connect(&at.server).await?;
-    let found = client
-        .call(Method::GET, &path(name), &[], Bytes::new())
-        .await?;
-    if at.json {
-        return Ok(out::line(format_args!("{found:#}"))?);
-    }
-    out::write(&table::render(HEAD, [row(&found)]))?;
+    let Some(found) = EVENT_TYPES.show(name, at).await? else {
+        return Ok(());
+    };
     if !found["schema"].is_null() {
         out::line(format_args!("\nschema: {:#}", found["schema"]))?;
     }
@@ -194,14 +181,7 @@ async fn put_one(put: Put) -> anyhow::Result<()> {
             serde_json::to_vec(&body)?.into()
         }
     };
-    let mut client = Client::connect(&put.at.server).await?;
-    let stands = client
-        .call(Method::PUT, &path(&put.name), &[], body)
-        .await?;
-    if put.at.json {
-        return Ok(out::line(format_args!("{stands:#}"))?);
-    }
-    Ok(out::write(&table::render(HEAD, [row(&stands)]))?)
+    EVENT_TYPES.put(&put.name, body, &put.at).await
 }
 
 async fn import_all(import: Import) -> anyhow::Result<()> {
@@ -212,7 +192,7 @@ async fn import_all(import: Import) -> anyhow::Result<()> {
     let dry_run = import.dry_run;
     let body = serde_json::to_vec(&Document { openapi, dry_run })?;
     let mut client = Client::connect(&import.at.server).await?;
-    let path = format!("{PATH}/import");
+    let path = format!("{}/import", EVENT_TYPES.path);
     let done = client.call(Method::POST, &path, &[], body.into()).await?;
     if import.at.json {
         out::line(format_args!("{done:#}"))?;
@@ -233,21 +213,6 @@ async fn import_all(import: Import) -> anyhow::Result<()> {
         _ => Ok(()),
     }
 }
-
-async fn delete(name: &str, at: &At) -> anyhow::Result<()> {
-    let mut client = Client::connect(&at.server).await?;
-    client
-        .call(Method::DELETE, &path(name), &[], Bytes::new())
-        .await?;
-    if at.json {
-        out::line(json!({"deleted": name}))?;
-    } else {
-        out::line(format_args!("deleted {}", table::plain(name)))?;
-    }
-    Ok(())
-}
-
-const HEAD: &[&str] = &["type", "state", "schema", "version", "description"];
 
 fn row(event_type: &Value) -> Vec<String> {
     let is = |name: &str| event_type[name] == true;

@@ -2,18 +2,26 @@
 
 use std::path::PathBuf;
 
-use bytes::Bytes;
 use clap::{Args, Subcommand};
-use http::Method;
 use serde_json::{Value, json};
 
-use super::client::Client;
-use super::endpoints::{encode, text};
-use super::tenants::{At, body_of};
+use super::endpoints::text;
+use super::records::{At, Records, body_of};
 use super::{out, table};
 use crate::config::parse_duration;
 
-const PATH: &str = "/v1/retry_policies";
+const POLICIES: Records = Records {
+    path: "/v1/retry_policies",
+    head: &[
+        "policy",
+        "source",
+        "attempts",
+        "within",
+        "version",
+        "description",
+    ],
+    row,
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -84,33 +92,17 @@ pub(crate) struct Put {
 
 pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::List { at } => {
-            let found = Client::connect(&at.server).await?.all(PATH).await?;
-            if at.json {
-                return Ok(out::line(format_args!("{found:#}"))?);
-            }
-            let rows = found["data"].as_array().into_iter().flatten().map(row);
-            Ok(out::write(&table::render(HEAD, rows))?)
-        }
+        Command::List { at } => POLICIES.list(&at).await,
         Command::Show { name, at } => show(&name, &at).await,
         Command::Put(put) => put_one(put).await,
-        Command::Delete { name, at } => delete(&name, &at).await,
+        Command::Delete { name, at } => POLICIES.delete(&name, "", &at).await,
     }
-}
-
-fn path(name: &str) -> String {
-    format!("{PATH}/{}", encode(name))
 }
 
 async fn show(name: &str, at: &At) -> anyhow::Result<()> {
-    let mut client = Client::connect(&at.server).await?;
-    let found = client
-        .call(Method::GET, &path(name), &[], Bytes::new())
-        .await?;
-    if at.json {
-        return Ok(out::line(format_args!("{found:#}"))?);
-    }
-    out::write(&table::render(HEAD, [row(&found)]))?;
+    let Some(found) = POLICIES.show(name, at).await? else {
+        return Ok(());
+    };
     let gaps = found["gaps"].as_array().into_iter().flatten();
     let gaps: Vec<_> = gaps.map(|gap| table::plain(&text(gap))).collect();
     Ok(out::line(format_args!("\ngaps: {}", gaps.join(", ")))?)
@@ -123,37 +115,8 @@ async fn put_one(put: Put) -> anyhow::Result<()> {
             .to_string()
             .into(),
     };
-    let mut client = Client::connect(&put.at.server).await?;
-    let stands = client
-        .call(Method::PUT, &path(&put.name), &[], body)
-        .await?;
-    if put.at.json {
-        return Ok(out::line(format_args!("{stands:#}"))?);
-    }
-    Ok(out::write(&table::render(HEAD, [row(&stands)]))?)
+    POLICIES.put(&put.name, body, &put.at).await
 }
-
-async fn delete(name: &str, at: &At) -> anyhow::Result<()> {
-    let mut client = Client::connect(&at.server).await?;
-    client
-        .call(Method::DELETE, &path(name), &[], Bytes::new())
-        .await?;
-    if at.json {
-        out::line(json!({"deleted": name}))?;
-    } else {
-        out::line(format_args!("deleted {}", table::plain(name)))?;
-    }
-    Ok(())
-}
-
-const HEAD: &[&str] = &[
-    "policy",
-    "source",
-    "attempts",
-    "within",
-    "version",
-    "description",
-];
 
 fn row(policy: &Value) -> Vec<String> {
     vec![

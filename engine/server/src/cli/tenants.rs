@@ -3,17 +3,25 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use bytes::Bytes;
 use clap::{Args, Subcommand};
-use http::Method;
 use serde_json::{Value, json};
 
-use super::client::{Client, Server};
-use super::endpoints::{encode, text};
-use super::filters::json_or_file;
-use super::{WrongUse, out, table};
+use super::endpoints::text;
+use super::records::{At, Records, body_of};
+use super::{out, table};
 
-const PATH: &str = "/v1/tenants";
+const TENANTS: Records = Records {
+    path: "/v1/tenants",
+    head: &[
+        "tenant",
+        "name",
+        "endpoints",
+        "enabled",
+        "created",
+        "version",
+    ],
+    row,
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -63,16 +71,6 @@ Examples:
     },
 }
 
-/// Where the server is, and how it is shown.
-#[derive(Debug, Args)]
-pub(crate) struct At {
-    #[command(flatten)]
-    pub(super) server: Server,
-    /// Print JSON.
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct Put {
     /// Its text, as events and endpoints have it.
@@ -99,48 +97,26 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// A request's body out of a file, as it is written there.
-pub(super) fn body_of(file: &std::path::Path) -> anyhow::Result<Bytes> {
-    let name = file
-        .to_str()
-        .ok_or_else(|| WrongUse("--file: expected a name in UTF-8".to_owned()))?;
-    let json = json_or_file("--file", name)?;
-    Ok(Bytes::from(json.get().to_owned()))
-}
-
 pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::List { at } => {
-            let found = Client::connect(&at.server).await?.all(PATH).await?;
-            if at.json {
-                return Ok(out::line(format_args!("{found:#}"))?);
-            }
-            let rows = found["data"].as_array().into_iter().flatten().map(row);
-            Ok(out::write(&table::render(HEAD, rows))?)
-        }
+        Command::List { at } => TENANTS.list(&at).await,
         Command::Show { tenant, at } => show(&tenant, &at).await,
         Command::Put(put) => put_one(put).await,
         Command::Delete {
             tenant,
             endpoints,
             at,
-        } => delete(&tenant, endpoints, &at).await,
+        } => {
+            let query = if endpoints { "?endpoints=true" } else { "" };
+            TENANTS.delete(&tenant, query, &at).await
+        }
     }
-}
-
-fn path(tenant: &str) -> String {
-    format!("{PATH}/{}", encode(tenant))
 }
 
 async fn show(tenant: &str, at: &At) -> anyhow::Result<()> {
-    let mut client = Client::connect(&at.server).await?;
-    let found = client
-        .call(Method::GET, &path(tenant), &[], Bytes::new())
-        .await?;
-    if at.json {
-        return Ok(out::line(format_args!("{found:#}"))?);
-    }
-    out::write(&table::render(HEAD, [row(&found)]))?;
+    let Some(found) = TENANTS.show(tenant, at).await? else {
+        return Ok(());
+    };
     let description = text(&found["description"]);
     if !description.is_empty() {
         out::line(format_args!("\n{}", table::plain(&description)))?;
@@ -166,41 +142,8 @@ async fn put_one(put: Put) -> anyhow::Result<()> {
             body.to_string().into()
         }
     };
-    let mut client = Client::connect(&put.at.server).await?;
-    let stands = client
-        .call(Method::PUT, &path(&put.tenant), &[], body)
-        .await?;
-    if put.at.json {
-        return Ok(out::line(format_args!("{stands:#}"))?);
-    }
-    Ok(out::write(&table::render(HEAD, [row(&stands)]))?)
+    TENANTS.put(&put.tenant, body, &put.at).await
 }
-
-async fn delete(tenant: &str, endpoints: bool, at: &At) -> anyhow::Result<()> {
-    let mut path = path(tenant);
-    if endpoints {
-        path.push_str("?endpoints=true");
-    }
-    let mut client = Client::connect(&at.server).await?;
-    client
-        .call(Method::DELETE, &path, &[], Bytes::new())
-        .await?;
-    if at.json {
-        out::line(json!({"deleted": tenant}))?;
-    } else {
-        out::line(format_args!("deleted {}", table::plain(tenant)))?;
-    }
-    Ok(())
-}
-
-const HEAD: &[&str] = &[
-    "tenant",
-    "name",
-    "endpoints",
-    "enabled",
-    "created",
-    "version",
-];
 
 fn row(tenant: &Value) -> Vec<String> {
     vec![

@@ -359,8 +359,7 @@ impl Endpoints {
         if let Some(Applied::Refused { present }) = registry.conflict(endpoint) {
             return Err(CommandError::Conflict { present });
         }
-        let ix = registry.index(endpoint.id);
-        Ok(ix.and_then(|ix| registry.endpoint(ix).cloned()))
+        Ok(registry.find(endpoint.id).cloned())
     }
 
     /// Writes an operation, new or changed; answers once this instance sees it.

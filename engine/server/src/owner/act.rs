@@ -56,8 +56,7 @@ impl OwnerRoom {
             Action::BuryRange(expired) => {
                 self.metrics.dead(proto::DeadCause::Expired, expired.count);
                 let registry = self.registry.borrow();
-                let known = registry.index(expired.endpoint);
-                let known = known.and_then(|ix| registry.endpoint(ix));
+                let known = registry.find(expired.endpoint);
                 let tenant = known.map_or_else(String::new, |known| known.tenant.clone());
                 self.writer.bury_range(place, expired, tenant)
             }
@@ -95,7 +94,7 @@ impl OwnerRoom {
         reason: DisableReason,
     ) -> Option<Writing> {
         let registry = self.registry.borrow();
-        let found = registry.endpoint(registry.index(endpoint)?)?;
+        let found = registry.find(endpoint)?;
         if found.disabled {
             return None;
         }
@@ -113,7 +112,7 @@ impl OwnerRoom {
         known: Option<proto::Deliver>,
     ) -> Option<Writing> {
         let registry = self.registry.borrow();
-        let endpoint = registry.endpoint(registry.index(notice.endpoint)?)?;
+        let endpoint = registry.find(notice.endpoint)?;
         Some(
             self.writer
                 .notify(place, notice, Arc::clone(endpoint), known),

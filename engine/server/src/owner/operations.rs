@@ -88,8 +88,7 @@ impl OwnerRoom {
             } => {
                 let operation = asked(self.live(place)?.owner()?, id)?;
                 let registry = self.registry.borrow();
-                let known = registry.index(operation.endpoint);
-                let endpoint = known.and_then(|ix| registry.endpoint(ix)).cloned();
+                let endpoint = registry.find(operation.endpoint).cloned();
                 let stretch = Stretch { range, from, to };
                 self.writer.look_up(place, operation, endpoint, stretch)
             }
@@ -104,8 +103,7 @@ impl OwnerRoom {
             Task::Tell { id, progress } => {
                 let operation = asked(self.live(place)?.owner()?, id)?;
                 let registry = self.registry.borrow();
-                let known = registry.index(operation.endpoint);
-                let endpoint = known.and_then(|ix| registry.endpoint(ix)).cloned();
+                let endpoint = registry.find(operation.endpoint).cloned();
                 let ended = endpoint.zip(operational::ended(&operation, &progress));
                 self.writer.progressed(place, id, &progress, ended)
             }
